@@ -1,0 +1,362 @@
+"""Everything that can go wrong, as one small tree.
+
+Four questions give four branches: did you ask wrongly (usage), did the other side refuse (RegistryError), do the
+bytes lie (ContentError), is something wrong here (StoreError, MountError)?  Every error carries what was expected and
+what was found as attributes; `__str__` composes one sentence, without a trailing period and without secrets.
+
+This module knows no other module.  `errno_of` is the one place that turns an exception into an errno for the kernel,
+`describe` the one place that turns it into text for a person.
+"""
+
+import errno
+import os
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES: tuple[tuple[int, str], ...] = (
+    (0, "success"),
+    (1, "an unforeseen failure, or the operating system refused"),
+    (2, "wrong usage: an option, reference, digest or platform that cannot be understood"),
+    (3, "the registry failed or could not be reached"),
+    (4, "the registry wants (other) credentials"),
+    (5, "the registry or archive has no such image, or not for this platform"),
+    (6, "bytes are not what they claim: digest, size, manifest, layer or archive"),
+    (7, "the local store: no such image, in use, damaged, or of another format"),
+    (8, "mounting or unmounting failed"),
+    (130, "interrupted"),
+)
+"""What the exit status of every command means; printed at the end of ``imagefs --help``."""
+
+
+def printable(value: str | bytes, *, limit: int = 200) -> str:
+    """Return *value* safe to show on a terminal: control characters and undecodable bytes escaped, length bounded."""
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+class ImagefsError(Exception):
+    """Base of every error that imagefs raises on purpose.  Abstract: raise a leaf."""
+
+    errno: int = errno.EIO
+    exit_code: int = EXIT_FAILURE
+    temporary: bool = False
+    """Whether the same request may succeed when repeated; the retry loop asks this and keeps no table of its own."""
+
+
+# ---- did you ask wrongly? ----
+
+
+class UsageError(ImagefsError):
+    """The command line asks for something that cannot be meant."""
+
+    errno = errno.EINVAL
+    exit_code = EXIT_USAGE
+
+
+class InvalidReference(UsageError, ValueError):
+    """*text* is no image reference, because of *reason*."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text, reason)
+        self.text = text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"invalid reference format: {self.reason} (in '{printable(self.text)}')"
+
+
+class InvalidDigest(UsageError, ValueError):
+    """*text* is no digest, because of *reason*."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text, reason)
+        self.text = text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"invalid digest '{printable(self.text)}': {self.reason}"
+
+
+class InvalidPlatform(UsageError, ValueError):
+    """*text* is no platform specifier, because of *reason*."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text, reason)
+        self.text = text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"invalid platform '{printable(self.text)}': {self.reason}"
+
+
+# ---- did they answer wrongly? ----
+
+
+class RegistryError(ImagefsError):
+    """A registry refused or failed.
+
+    *url* must be redacted by the caller (no query, no user).  *status* is the HTTP status or 0 where no answer came;
+    *codes* are the distribution protocol's error codes (``DENIED``, ...) found in the body.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, status: int = 0, codes: tuple[str, ...] = (), url: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.codes = codes
+        self.url = url
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RegistryUnavailable(RegistryError):
+    """No answer, 429, 5xx: worth another try, after *retry_after_s* seconds where the registry said so."""
+
+    temporary = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        codes: tuple[str, ...] = (),
+        url: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, codes=codes, url=url)
+        self.retry_after_s = retry_after_s
+
+
+class Unauthorized(RegistryError):
+    """The registry wants credentials, or refuses the ones it got."""
+
+    errno = errno.EACCES
+    exit_code = 4
+
+
+class ManifestUnknown(RegistryError):
+    """The registry has no such repository, tag, manifest or blob."""
+
+    errno = errno.ENOENT
+    exit_code = 5
+
+
+class NoMatchingPlatform(RegistryError):
+    """An index offers no image for the wanted platform; *offered* lists, as text, what there is."""
+
+    errno = errno.ENOENT
+    exit_code = 5
+
+    def __init__(self, reference: str, wanted: str, offered: tuple[str, ...]) -> None:
+        super().__init__(f"no matching manifest for {wanted} in {reference}")
+        self.wanted = wanted
+        self.offered = offered
+
+    def __str__(self) -> str:
+        there = ", ".join(printable(platform) for platform in self.offered) or "no platform at all"
+        return f"{self.message}; it has: {there}"
+
+
+# ---- do the bytes lie? ----
+
+
+class ContentError(ImagefsError):
+    """Bytes are not what they claim to be."""
+
+    exit_code = 6
+
+
+class DigestMismatch(ContentError):
+    """*what* (a word such as "layer") should have digest *expected* and has *actual*."""
+
+    def __init__(self, what: str, expected: str, actual: str) -> None:
+        super().__init__(what, expected, actual)
+        self.what = what
+        self.expected = expected
+        self.actual = actual
+
+    def __str__(self) -> str:
+        return f"{self.what} verification failed: expected {self.expected}, the content has {self.actual}"
+
+
+class SizeMismatch(ContentError):
+    """*what* should have *expected* bytes; *actual* were seen (or more: reading stops at the first byte too many)."""
+
+    def __init__(self, what: str, expected: int, actual: int) -> None:
+        super().__init__(what, expected, actual)
+        self.what = what
+        self.expected = expected
+        self.actual = actual
+
+    def __str__(self) -> str:
+        more = "more than that" if self.actual > self.expected else f"only {self.actual}"
+        return f"{self.what} has the wrong size: expected {self.expected} bytes, got {more}"
+
+
+class InvalidManifest(ContentError):
+    """*what* (a manifest, index, config or other JSON document) breaks the rules for such documents."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"invalid {printable(self.what)}: {self.reason}"
+
+
+class UnsupportedMediaType(ContentError):
+    """*media_type* is well-formed and known to be something else than an image imagefs can show."""
+
+    def __init__(self, media_type: str, reason: str) -> None:
+        super().__init__(media_type, reason)
+        self.media_type = media_type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"unsupported media type {printable(self.media_type)}: {self.reason}"
+
+
+class InvalidLayer(ContentError):
+    """A layer is no valid (compressed) tar or no valid changeset.
+
+    *entry* is the path inside the layer as written, where one is known; *offset* the position in the uncompressed tar;
+    *layer* names the layer where the raiser knows it.
+    """
+
+    def __init__(self, reason: str, *, entry: bytes | None = None, offset: int | None = None, layer: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.entry = entry
+        self.offset = offset
+        self.layer = layer
+
+    def __str__(self) -> str:
+        parts = [f"invalid layer {self.layer}".rstrip() + f": {self.reason}"]
+        if self.entry is not None:
+            parts.append(f"at entry '{printable(self.entry)}'")
+        if self.offset is not None:
+            parts.append(f"(tar offset {self.offset})")
+        return " ".join(parts)
+
+
+class InvalidArchive(ContentError):
+    """*path* is no image archive or layout, because of *reason*."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot load '{printable(self.path)}': {self.reason}"
+
+
+# ---- is something wrong here? ----
+
+
+class StoreError(ImagefsError):
+    """Local state is missing, damaged, or in the way."""
+
+    exit_code = 7
+
+
+class StoreUnusable(StoreError):
+    """The folder *path* is no store that can be opened, because of *reason*."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot use the store at {printable(self.path)}: {self.reason}"
+
+
+class BlobNotFound(StoreError):
+    """Content that the catalog promises is not on disk."""
+
+    def __init__(self, what: str, digest: str) -> None:
+        super().__init__(what, digest)
+        self.what = what
+        self.digest = digest
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.digest} is missing from the store; pull the image again"
+
+
+class LayerIndexDamaged(StoreError):
+    """A stored layer index cannot be read, because of *reason*; it can be made again from the layer's tar."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"damaged layer index: {self.reason}; it is made again from the layer when next needed"
+
+
+class ImageNotFound(StoreError):
+    """No image in the store answers to *reference*."""
+
+    errno = errno.ENOENT
+
+    def __init__(self, reference: str, hint: str = "") -> None:
+        super().__init__(reference, hint)
+        self.reference = reference
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"no such image: {printable(self.reference)}" + (f"; {self.hint}" if self.hint else "")
+
+
+class ImageInUse(StoreError):
+    """*reference* cannot be removed without force, because of *reason*."""
+
+    errno = errno.EBUSY
+
+    def __init__(self, reference: str, reason: str) -> None:
+        super().__init__(reference, reason)
+        self.reference = reference
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"image {printable(self.reference)} {self.reason}"
+
+
+class MountError(ImagefsError):
+    """Mounting or unmounting failed; the message says why and what to do next."""
+
+    exit_code = 8
+
+
+# ---- the two translations ----
+
+
+def errno_of(error: BaseException) -> int:
+    """Return the errno the kernel should see for *error*; EIO for whatever is not foreseen."""
+    if isinstance(error, ImagefsError):
+        return error.errno
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    return errno.EIO
+
+
+def describe(error: BaseException) -> str:
+    """Return one sentence, without a trailing period, that tells a person what *error* means."""
+    if isinstance(error, ImagefsError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.errno:
+        what = os.strerror(error.errno)
+        where = f": {printable(os.fsdecode(error.filename))}" if isinstance(error.filename, str | bytes) else ""
+        return f"{what}{where}"
+    return f"{type(error).__name__}: {printable(str(error))}"
