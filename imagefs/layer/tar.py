@@ -1,0 +1,493 @@
+"""The tar scanner: a layer's uncompressed bytes, pushed in pieces of any size, become a changeset.
+
+Receives bytes, all of them hostile; hands on a `Changeset`, or raises InvalidLayer and nothing else.  Time is linear
+in the bytes; memory is bounded by the ``MAX_`` constants whatever comes.  Keeps no data: files are hashed as they pass
+and remembered by their place.  It must never know where the bytes come from, or where they are kept.
+
+The measure is Go's archive/tar, the reader behind docker, containerd, podman and umoci.  As there:
+
+* Of several extended headers before a member the last counts, and GNU long names win over pax ones.
+* A global extended header is checked and then ignored, and so is an extended header before it: a layer must be here
+  what it is there.
+* Links, directories and nodes have no data, whatever their size field says.
+* One zero block must be followed by a second, or by the end; after two, anything may follow.
+* The end blocks, and the padding of the last member, may be missing (umoci writes such layers).
+
+On purpose it differs where Go would show less than the layer holds, or content that is not what was packed: an
+extended header that no member follows, unknown sparse formats, and sparse data of the wrong length are errors.  Owners
+must fit 32 bits, as in any kernel.  Times beyond what 64 bits of nanoseconds hold (the years 1677 and 2262) stop
+there, as kernels clamp the times a file system cannot hold.
+"""
+
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Protocol
+
+from imagefs.errors import InvalidLayer
+from imagefs.layer import pax, sparse
+from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.header import BLOCK_BYTES, INT64_MAX, ZERO_BLOCK, number, parse
+from imagefs.layer.paths import Meaning, aufs_link_key, clean, meaning
+
+MAX_MEMBERS = 1 << 22
+"""Of one layer: several times what the biggest known images have in all their layers; about 2 GB of entries here."""
+
+MAX_TEXT_BYTES = 1 << 30
+"""Of all paths, targets, attributes and extents of a layer together: they are kept in memory until it is scanned."""
+
+MAX_HASHED_HOLES_BYTES = 256 << 20
+"""Of one layer: a few bytes of tar can claim exabytes of zeros.  Files whose holes go beyond it have no digest."""
+
+_MAX_SYMLINK_BYTES = 4095  # PATH_MAX without its NUL: symlink(2) and readlink(2) take no more
+_UINT32_MAX = 2**32 - 1
+_EXTENT_COST_BYTES = 128
+_NO_DEVICE = (0, 0)
+_EMPTY_SHA256 = sha256().digest()
+_NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
+
+_HARD_LINK, _SYMLINK = b"1", b"2"
+_GNU_SPARSE, _GNU_DUMPDIR, _VOLUME_LABEL = b"S", b"D", b"V"
+_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK = b"x", b"g", b"L", b"K"
+_SPECIAL = frozenset({_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK})
+_PLAIN = frozenset({b"0", b"\0"})
+_FORMS = {
+    b"0": stat.S_IFREG,
+    b"\0": stat.S_IFREG,
+    b"7": stat.S_IFREG,  # "contiguous": a wish about the disk
+    _GNU_SPARSE: stat.S_IFREG,
+    _HARD_LINK: 0,
+    _SYMLINK: stat.S_IFLNK,
+    b"3": stat.S_IFCHR,
+    b"4": stat.S_IFBLK,
+    b"5": stat.S_IFDIR,
+    _GNU_DUMPDIR: stat.S_IFDIR,  # its data list what the directory held once
+    b"6": stat.S_IFIFO,
+}
+_NODES = frozenset({stat.S_IFCHR, stat.S_IFBLK})
+
+
+class _Digest(Protocol):
+    def update(self, piece: memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class _NoDigest:
+    def update(self, piece: memoryview, /) -> None: ...
+    def digest(self) -> bytes:
+        return b""
+
+
+_Attributes = tuple[bytes, int, int, int, int, tuple[tuple[bytes, bytes], ...]]
+"""path, mode, uid, gid, mtime_ns, xattrs"""
+
+
+def scan(chunks: Iterable[bytes]) -> Changeset:
+    """Return the changeset of the tar that *chunks* hold together.
+
+    Raises: InvalidLayer.
+    """
+    scanner = Scanner()
+    for chunk in chunks:
+        scanner.feed(chunk)
+    return scanner.finish()
+
+
+class Scanner:
+    """The scanner of one tar: `feed` it everything in order, then `finish`.  Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._whiteouts: set[bytes] = set()
+        self._opaques: set[bytes] = set()
+        self._aufs_links: dict[bytes, Entry] = {}
+        self._members = 0
+        self._text_bytes = 0
+        self._hashed_holes_bytes = 0
+        self._failure: InvalidLayer | None = None
+
+        # Where the scanner is: first the rest of a member's data, then padding, then the next block for _on_block.
+        self._position = 0  # in the raw tar, after the last block
+        self._left = 0
+        self._padding = 0
+        self._partial = bytearray()
+        self._on_block: Callable[[bytes], None] = self._header
+        self._at_end = False
+
+        # The current member: its header's place, its name as written, and what its data are for, if anything.
+        self._member_at = 0
+        self._name = b""
+        self._special: bytearray | None = None
+        self._special_type = b""
+        self._file: _Attributes | None = None
+        self._size = 0
+        self._offset = 0
+        self._extents: sparse.Extents | None = None
+        self._digest: _Digest | None = None
+        self._aufs_key: bytes | None = None
+        self._map: sparse.OldGnuMap | sparse.PaxMap | None = None
+        self._physical = 0
+
+        # What was said about the next member.
+        self._extended = False
+        self._records: dict[bytes, bytes] = {}
+        self._long_name = b""
+        self._long_link = b""
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take the next bytes of the tar; they are not kept.
+
+        Raises: InvalidLayer, as soon as what came so far cannot be the start of a layer; and ever after.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._take(memoryview(data))
+        except InvalidLayer as error:
+            self._failure = self._located(error)
+            raise
+
+    def finish(self) -> Changeset:
+        """Return what the layer says; nothing may be fed any more.  Nothing fed at all is an empty layer, as in Go.
+
+        Raises: InvalidLayer, also if the tar is cut off.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._left:
+            raise self._located(InvalidLayer(f"the tar is cut off: {self._left} more bytes of data expected"))
+        if self._partial or self._map is not None:
+            raise self._located(InvalidLayer("the tar is cut off inside a header"))
+        self._check_nothing_dangles()
+        return Changeset(tuple(self._entries), frozenset(self._whiteouts), frozenset(self._opaques))
+
+    def _located(self, error: InvalidLayer) -> InvalidLayer:
+        if error.entry is None and self._name:
+            error.entry = self._name
+        if error.offset is None:
+            error.offset = self._member_at
+        return error
+
+    # ---- bytes ----
+
+    def _take(self, view: memoryview) -> None:
+        base = self._position
+        at, end = 0, len(view)
+        while at < end and not self._at_end:
+            if left := self._left:
+                piece = view[at : at + left]
+                at += len(piece)
+                self._left = left - len(piece)
+                self._data(piece)
+            elif padding := self._padding:
+                taken = min(padding, end - at)
+                at += taken
+                self._padding = padding - taken
+            elif self._partial or end - at < BLOCK_BYTES:
+                piece = view[at : at + BLOCK_BYTES - len(self._partial)]
+                at += len(piece)
+                self._partial += piece
+                if len(self._partial) == BLOCK_BYTES:
+                    block = bytes(self._partial)
+                    self._partial.clear()
+                    self._position = base + at
+                    self._on_block(block)
+            else:
+                at += BLOCK_BYTES
+                self._position = base + at
+                self._on_block(bytes(view[at - BLOCK_BYTES : at]))
+        self._position = base + end
+
+    def _data(self, piece: memoryview) -> None:
+        """Take some of the member's data; `_left` is what still comes after it."""
+        if self._file is not None:
+            if self._digest is not None:
+                self._digest.update(piece)
+                if not self._left:
+                    self._end_file(self._digest.digest())
+            else:
+                digest = sha256(piece)
+                if not self._left:
+                    self._end_file(digest.digest())
+                else:
+                    self._digest = digest
+        elif self._special is not None:
+            self._special += piece
+            if not self._left:
+                self._end_special()
+
+    def _expect(self, length: int) -> None:
+        """Let *length* bytes of data and their padding come before the next block."""
+        if length < 0:
+            raise InvalidLayer(f"expected the size of a member, found {length}")
+        self._left = length
+        self._padding = -length % BLOCK_BYTES
+
+    # ---- blocks ----
+
+    def _header(self, block: bytes) -> None:
+        self._member_at = self._position - BLOCK_BYTES
+        self._name = b""
+        if block == ZERO_BLOCK:
+            self._check_nothing_dangles()
+            self._on_block = self._second_zero_block
+            return
+        name, mode, uid, gid, size, mtime, type_, target, major, minor, is_gnu = parse(block)
+        self._name = name
+        length = number(size)
+        if type_ in _SPECIAL:
+            self._begin_special(type_, length)
+            return
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise InvalidLayer(f"expected at most {MAX_MEMBERS} members")
+        owner, group, mtime_ns = number(uid), number(gid), number(mtime) * 1_000_000_000
+        records = _NO_RECORDS
+        xattrs: tuple[tuple[bytes, bytes], ...] = ()
+        if self._extended:
+            records = self._records
+            name = self._long_name or records.get(b"path") or name
+            target = self._long_link or records.get(b"linkpath") or target
+            length = _merged(records, b"size", length)
+            owner = _merged(records, b"uid", owner)
+            group = _merged(records, b"gid", group)
+            if text := records.get(b"mtime"):
+                mtime_ns = pax.time_ns(text)
+            xattrs = pax.xattrs(records)
+            self._forget_extended()
+        form = _FORMS.get(type_)
+        if form is None:
+            if type_ != _VOLUME_LABEL:
+                raise InvalidLayer(f"expected a file, directory, link or node, found a member of type {type_!r}")
+            self._expect(length)
+            return
+        if type_ in _PLAIN and name.endswith(b"/"):
+            # From before directories had a type.  Readers disagree about where the data of such a one are.
+            if length:
+                raise InvalidLayer("the name of a file with data ends in a slash")
+            form = stat.S_IFDIR
+        is_sparse = bool(records) and sparse.is_sparse(records)
+        if is_sparse:
+            if form != stat.S_IFREG or type_ == _GNU_SPARSE:
+                raise InvalidLayer(f"expected a regular file to be sparse, found a member of type {type_!r}")
+            name = records.get(b"GNU.sparse.name") or name
+        if not 0 <= owner <= _UINT32_MAX or not 0 <= group <= _UINT32_MAX:
+            raise InvalidLayer(f"expected an owner and group of 0 to {_UINT32_MAX}, found {owner}:{group}")
+        if not -INT64_MAX <= mtime_ns <= INT64_MAX:
+            mtime_ns = INT64_MAX if mtime_ns > 0 else -INT64_MAX
+        path = clean(name)
+        if not path and form != stat.S_IFDIR:
+            raise InvalidLayer("expected a directory, found something that would replace the image root")
+        self._count_text(len(path))
+        if xattrs:
+            self._count_text(sum(len(key) + len(value) for key, value in xattrs))
+        what, subject = meaning(path)
+        attributes = path, form | number(mode) & 0o7777, owner, group, mtime_ns, xattrs
+        if form == stat.S_IFREG and what is not Meaning.ENTRY:
+            if what is not Meaning.AUFS_LINK:
+                if type_ == _GNU_SPARSE:
+                    raise InvalidLayer("expected a whiteout to be an empty file, found a sparse one")
+                self._mark(what, subject)
+                self._expect(length)
+                return
+            self._aufs_key = subject
+        if form == stat.S_IFREG:
+            if type_ == _GNU_SPARSE:
+                self._begin_gnu_sparse(attributes, block, length, is_gnu=is_gnu)
+            elif is_sparse:
+                self._begin_pax_sparse(attributes, records, length)
+            else:
+                self._begin_file(attributes, length)
+            return
+        if type_ == _GNU_DUMPDIR:
+            self._expect(length)
+        if what is Meaning.ENTRY:
+            rdev = (_device(major), _device(minor)) if form in _NODES else _NO_DEVICE
+            self._other(attributes, type_, target, rdev)
+        else:
+            self._mark(what, subject)
+
+    def _second_zero_block(self, block: bytes) -> None:
+        if block != ZERO_BLOCK:
+            raise InvalidLayer("expected a second zero block at the end of the tar, found something else")
+        self._at_end = True
+
+    def _map_block(self, block: bytes) -> None:
+        found, attributes = self._map, self._file
+        assert found is not None
+        assert attributes is not None
+        found.extend(block)
+        if isinstance(found, sparse.PaxMap):
+            self._physical -= BLOCK_BYTES
+        if found.more:
+            self._check_map_is_inside()
+            return
+        self._on_block = self._header
+        self._map = None
+        self._begin_sparse(attributes, found.runs)
+
+    # ---- extended headers ----
+
+    def _begin_special(self, type_: bytes, length: int) -> None:
+        if length > pax.MAX_EXTENDED_BYTES:
+            raise InvalidLayer(f"expected an extended header of at most {pax.MAX_EXTENDED_BYTES} bytes, found {length}")
+        self._expect(length)
+        self._special = bytearray()
+        self._special_type = type_
+        if not length:
+            self._end_special()
+
+    def _end_special(self) -> None:
+        body = bytes(self._special or b"")
+        self._special = None
+        type_ = self._special_type
+        self._extended = True
+        if type_ == _PAX:
+            self._records = pax.parse(body)
+        elif type_ == _GNU_LONG_NAME:
+            self._long_name = body.partition(b"\0")[0]
+        elif type_ == _GNU_LONG_LINK:
+            self._long_link = body.partition(b"\0")[0]
+        else:
+            records = pax.parse(body)
+            for key in (b"size", b"uid", b"gid"):
+                _merged(records, key, 0)
+            pax.time_ns(records.get(b"mtime") or b"0")
+            self._forget_extended()
+
+    def _forget_extended(self) -> None:
+        self._extended = False
+        self._records = {}
+        self._long_name = self._long_link = b""
+
+    def _check_nothing_dangles(self) -> None:
+        if self._extended:
+            raise self._located(InvalidLayer("the tar ends after an extended header, where its member is expected"))
+
+    # ---- members ----
+
+    def _mark(self, what: Meaning, subject: bytes) -> None:
+        if what is Meaning.WHITEOUT:
+            self._whiteouts.add(subject)
+        elif what is Meaning.OPAQUE:
+            self._opaques.add(subject)
+
+    def _begin_file(self, attributes: _Attributes, size: int) -> None:
+        self._file = attributes
+        self._size = size
+        self._offset = self._position
+        self._extents = None
+        self._digest = None
+        self._expect(size)
+        if not size:
+            self._end_file(_EMPTY_SHA256)
+
+    def _begin_gnu_sparse(self, attributes: _Attributes, block: bytes, length: int, *, is_gnu: bool) -> None:
+        if not is_gnu:
+            raise InvalidLayer("expected a sparse file in GNU's format, found another with the same type")
+        found = sparse.OldGnuMap(block)
+        self._size, self._physical = found.size, length
+        if found.more:
+            self._file, self._map = attributes, found
+            self._on_block = self._map_block
+        else:
+            self._begin_sparse(attributes, found.runs)
+
+    def _begin_pax_sparse(self, attributes: _Attributes, records: Mapping[bytes, bytes], length: int) -> None:
+        self._size, self._physical = sparse.logical_size(records, length), length
+        if sparse.map_is_in_data(records):
+            self._file, self._map = attributes, sparse.PaxMap()
+            self._on_block = self._map_block
+            self._check_map_is_inside()
+        else:
+            self._begin_sparse(attributes, sparse.runs_in(records))
+
+    def _check_map_is_inside(self) -> None:
+        if isinstance(self._map, sparse.PaxMap) and self._physical < BLOCK_BYTES:
+            raise InvalidLayer("expected the map of a sparse file, found the end of its data")
+
+    def _begin_sparse(self, attributes: _Attributes, runs: list[tuple[int, int]]) -> None:
+        size, physical = self._size, self._physical
+        extents = sparse.extents(runs, size=size, physical=physical)
+        if extents is None:
+            self._begin_file(attributes, size)
+            return
+        self._count_text(len(extents) * _EXTENT_COST_BYTES)
+        self._file, self._extents = attributes, extents
+        self._offset = self._position
+        self._hashed_holes_bytes += size - physical
+        self._digest = digest = (
+            sparse.SparseDigest(extents, size) if self._hashed_holes_bytes <= MAX_HASHED_HOLES_BYTES else _NoDigest()
+        )
+        self._expect(physical)
+        if not physical:
+            self._end_file(digest.digest())
+
+    def _end_file(self, digest: bytes) -> None:
+        assert self._file is not None
+        path, mode, uid, gid, mtime_ns, xattrs = self._file
+        entry = Entry(
+            path,
+            mode,
+            uid,
+            gid,
+            mtime_ns,
+            self._size,
+            b"",
+            False,
+            _NO_DEVICE,
+            xattrs,
+            self._offset,
+            self._extents,
+            digest,
+        )
+        self._file = None
+        self._digest = None
+        if self._aufs_key is None:
+            self._entries.append(entry)
+        else:
+            self._aufs_links[self._aufs_key] = entry
+            self._aufs_key = None
+
+    def _other(self, attributes: _Attributes, type_: bytes, target: bytes, rdev: tuple[int, int]) -> None:
+        """Take an entry that has no data."""
+        path, mode, uid, gid, mtime_ns, xattrs = attributes
+        if type_ == _HARD_LINK:
+            target = clean(target)
+            if not target:
+                raise InvalidLayer("expected a hard link to a file, found one to the image root")
+            if (key := aufs_link_key(target)) is not None:
+                if key not in self._aufs_links:
+                    raise InvalidLayer("a hard link names an AUFS link file that the layer does not hold")
+                # As with docker: a file of its own for each name.
+                self._entries.append(replace(self._aufs_links[key], path=path))
+                return
+        elif type_ == _SYMLINK:
+            if not 0 < len(target) <= _MAX_SYMLINK_BYTES:
+                raise InvalidLayer(f"expected a symlink of 1 to {_MAX_SYMLINK_BYTES} bytes, found {len(target)}")
+        else:
+            target = b""
+        self._count_text(len(target))
+        self._entries.append(
+            Entry(path, mode, uid, gid, mtime_ns, 0, target, type_ == _HARD_LINK, rdev, xattrs, 0, None, b"")
+        )
+
+    def _count_text(self, length: int) -> None:
+        self._text_bytes += length
+        if self._text_bytes > MAX_TEXT_BYTES:
+            raise InvalidLayer(f"expected at most {MAX_TEXT_BYTES} bytes of names and attributes")
+
+
+def _merged(records: Mapping[bytes, bytes], key: bytes, written: int) -> int:
+    """Return the number that *records* have under *key*; the one *written* in the header if none or empty, as in Go."""
+    text = records.get(key)
+    return pax.integer(text, key.decode()) if text else written
+
+
+def _device(field: bytes) -> int:
+    value = number(field)
+    if not 0 <= value <= _UINT32_MAX:
+        raise InvalidLayer(f"expected a device number of 0 to {_UINT32_MAX}, found {value}")
+    return value

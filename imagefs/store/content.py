@@ -1,0 +1,230 @@
+"""Files named by digest, and the only way to make one: ingest, verify, commit.
+
+Receives bytes and, at the end, the digest they were found to have; hands on paths and bytes.  Content is invisible
+until it is committed and never changes afterwards.  Knows nothing of images or tags.
+
+On disk, below the store::
+
+    blobs/<algorithm>/<hex>            manifests and configs, byte for byte as received
+    layers/<algorithm>/<hex>.tar       a layer's uncompressed tar, named by diff_id
+    layers/<algorithm>/<hex>.index     its changeset, derived from the tar (may be rebuilt at any time)
+    ingest/<random>                    being written; an flock is held while its writer lives
+
+Commit order: write, fsync the file, rename, fsync the folder.  A layer's index is committed before its tar, so a tar
+that is there has its index.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from imagefs.errors import BlobNotFound
+from imagefs.oci.digest import DiffId, Digest
+
+_CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index)?")
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in folder *path* durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Ingest:
+    """One file being written, invisible until `commit`; discarded on leaving the context otherwise.
+
+    Not thread-safe: one writer each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._descriptor = _locked_temporary(folder)
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of *data*.
+
+        Raises: OSError (ENOSPC, EDQUOT, EIO, ...) with the file's name.
+        """
+        view = memoryview(data)
+        while view:
+            try:
+                written = os.write(self._descriptor, view)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
+            view = view[written:]
+            self.size += written
+
+    def commit(self, target: Path) -> None:
+        """Make what was written durable under *target*; if *target* is already there, keep the one there."""
+        os.fchmod(self._descriptor, 0o444)
+        os.fsync(self._descriptor)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            self._path.rename(target)
+            fsync_directory(target.parent)
+        self.discard()
+
+    def replace(self, target: Path) -> None:
+        """Make what was written durable under *target*, in place of what may be there."""
+        os.fchmod(self._descriptor, 0o444)
+        os.fsync(self._descriptor)
+        self._path.replace(target)
+        fsync_directory(target.parent)
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget whatever was not committed.  May be called again."""
+        if self._descriptor >= 0:
+            # Unlink before the lock is freed: afterwards the name could already be another writer's.
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _locked_temporary(folder: Path) -> tuple[Path, int]:
+    """Return a new file in *folder* and its descriptor, locked for as long as the descriptor is open."""
+    while True:
+        path = folder / secrets.token_hex(8)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Between open and flock a sweep may have taken the file for a dead writer's and removed it.
+        if os.fstat(descriptor).st_nlink:
+            return path, descriptor
+        os.close(descriptor)
+
+
+class LayerIngest:
+    """One layer being written: bytes of its uncompressed tar first, its diff_id and index at the end.
+
+    A context manager; whatever was not committed is discarded.  Not thread-safe.
+    """
+
+    def __init__(self, content: "Content") -> None:
+        self._content = content
+        self._tar = Ingest(content.ingest_folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._tar.discard()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._tar.size
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of *data* to the tar."""
+        self._tar.write(data)
+
+    def commit(self, diff_id: DiffId, index: bytes) -> None:
+        """Make the layer durable under *diff_id*, which the caller has verified, with *index* beside it.
+
+        If another writer committed the same layer first, that one stays: both hold the same bytes.
+        """
+        with Ingest(self._content.ingest_folder) as file:
+            file.write(index)
+            file.commit(self._content.index_path(diff_id))
+        self._tar.commit(self._content.layer_path(diff_id))
+
+
+class Content:
+    """All content-addressed files of one store.  Thread-safe; any number of processes may use one store at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.ingest_folder = root / "ingest"
+
+    def create(self) -> None:
+        """Make the folders that content lives in; existing ones stay."""
+        for name in ("blobs/sha256", "layers/sha256", "ingest"):
+            (self._root / name).mkdir(parents=True, exist_ok=True)
+
+    def blob_path(self, digest: Digest) -> Path:
+        return self._root / "blobs" / digest.algorithm / digest.hex
+
+    def layer_path(self, diff_id: DiffId) -> Path:
+        return self._root / "layers" / diff_id.algorithm / f"{diff_id.hex}.tar"
+
+    def index_path(self, diff_id: DiffId) -> Path:
+        return self._root / "layers" / diff_id.algorithm / f"{diff_id.hex}.index"
+
+    def put_blob(self, raw: bytes, digest: Digest) -> None:
+        """Store *raw*, whose digest the caller knows to be *digest*; afterwards it is durable.  Idempotent."""
+        path = self.blob_path(digest)
+        if not path.exists():
+            with Ingest(self.ingest_folder) as file:
+                file.write(raw)
+                file.commit(path)
+
+    def blob(self, digest: Digest) -> bytes:
+        """Return the blob *digest*.
+
+        Raises: BlobNotFound.
+        """
+        try:
+            return self.blob_path(digest).read_bytes()
+        except FileNotFoundError:
+            raise BlobNotFound("document", str(digest)) from None
+
+    def index(self, diff_id: DiffId) -> bytes:
+        """Return the stored index of layer *diff_id*, b"" where there is none."""
+        try:
+            return self.index_path(diff_id).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def replace_index(self, diff_id: DiffId, index: bytes) -> None:
+        """Put *index*, rebuilt from the tar, in place of a missing, damaged or older one."""
+        with Ingest(self.ingest_folder) as file:
+            file.write(index)
+            file.replace(self.index_path(diff_id))
+
+    def present(self) -> Iterator[tuple[Path, Digest]]:
+        """Yield every committed file with the digest its name says; files of other names are not ours and left out."""
+        for kind in ("blobs", "layers"):
+            for algorithm in ("sha256", "sha512"):
+                try:
+                    names = os.listdir(self._root / kind / algorithm)
+                except FileNotFoundError:
+                    continue
+                for name in names:
+                    match = _CONTENT_NAME.fullmatch(name)
+                    if match and bool(match["suffix"]) == (kind == "layers"):
+                        yield self._root / kind / algorithm / name, Digest(algorithm, match["hex"])
+
+    def remove_stale_ingests(self) -> None:
+        """Remove what dead writers left in the ingest folder: files whose lock is free."""
+        for entry in os.scandir(self.ingest_folder):
+            if not re.fullmatch(r"[0-9a-f]{16}", entry.name):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    Path(entry.path).unlink()
+                except BlockingIOError:
+                    pass
+                finally:
+                    os.close(descriptor)

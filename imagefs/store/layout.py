@@ -1,0 +1,75 @@
+"""Is this folder a store, may it become one, and of which format?
+
+Receives a path; hands on nothing but its verdict.  ``imagefs.json`` marks a store and is the first file written into
+one, so a folder that holds other things is never taken over.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagefs.errors import StoreUnusable
+
+FORMAT = 1
+_MARK = "imagefs.json"
+
+
+def is_store(path: Path) -> bool:
+    """Return whether *path* holds the mark of a store, of whatever format."""
+    return (path / _MARK).is_file()
+
+
+@contextlib.contextmanager
+def refusals_named(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses while a store is made into StoreUnusable."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnusable(str(path), os.strerror(error.errno or 0).lower()) from error
+
+
+def check(path: Path, *, create: bool) -> None:
+    """Make sure that *path* is a store this program understands; with *create*, make an empty one if need be.
+
+    The folder is made accessible to its owner only: layers hold files, such as /etc/shadow, that an image keeps from
+    ordinary users.
+
+    Raises: StoreUnusable.
+    """
+    mark = path / _MARK
+    with refusals_named(path):
+        if create and not mark.exists():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            foreign = [name for name in os.listdir(path) if name != "lost+found" and not name.startswith(".imagefs-")]
+            if foreign and not mark.exists():
+                raise StoreUnusable(
+                    str(path), f"the folder holds other files, such as '{foreign[0]}'; choose an empty one"
+                )
+            _write_mark(path)
+        try:
+            raw = mark.read_bytes()
+        except FileNotFoundError:
+            raise StoreUnusable(
+                str(path), "there is no store yet; 'imagefs pull' or 'imagefs load' makes one"
+            ) from None
+        except NotADirectoryError:
+            raise StoreUnusable(str(path), "not a folder") from None
+    try:
+        found = json.loads(raw)["format"]
+    except (ValueError, KeyError, TypeError):
+        raise StoreUnusable(str(path), f"{_MARK} is damaged") from None
+    if found != FORMAT:
+        raise StoreUnusable(str(path), f"it has format {found!r}, this imagefs knows format {FORMAT}; upgrade imagefs")
+
+
+def _write_mark(path: Path) -> None:
+    temporary = path / f".imagefs-{secrets.token_hex(8)}"
+    with temporary.open("w") as file:
+        json.dump({"format": FORMAT}, file)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path / _MARK)

@@ -1,0 +1,216 @@
+"""One store: content and catalog together, and the rules that keep them consistent.
+
+Receives verified layers and documents and the references that shall name them; hands on `Image` values, paths of
+layer tars and bytes of documents.
+
+The order that makes a crash harmless: content is durable before the catalog names it, and the catalog forgets it
+before content is unlinked.  Writers hold a shared lock on ``lock`` from before their first look at what is there until
+their catalog row is committed; sweeping unreferenced content takes it exclusively, so nothing a writer counts on can
+vanish.  Locks are flocks: a dead process holds none.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from imagefs.errors import StoreUnusable
+from imagefs.oci.config import parse_config
+from imagefs.oci.digest import DiffId, Digest
+from imagefs.oci.manifest import Manifest
+from imagefs.oci.reference import Reference
+from imagefs.store import layout, mounts
+from imagefs.store.catalog import Catalog, Image
+from imagefs.store.content import Content, LayerIngest
+from imagefs.store.naming import find_image
+
+
+class Store:
+    """The store at one folder.  Thread-safe; any number of processes may use one store at once.
+
+    Open it after forking, not before: the catalog's connection must not be shared between processes.
+    """
+
+    def __init__(self, path: Path, catalog: Catalog, *, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._catalog = catalog
+        self._content = Content(path)
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = False) -> Self:
+        """Open the store at *path*; with *create* make one there if there is none (the folder missing or empty).
+
+        A store that cannot be written to (another user's, a read-only disk) opens for reading.
+
+        Raises: StoreUnusable, saying whether there is no store, something else, or one of a newer format.
+        """
+        path = path.absolute()
+        layout.check(path, create=create)
+        if create:
+            with layout.refusals_named(path):
+                Content(path).create()
+                (path / "mounts").mkdir(exist_ok=True)
+                Catalog.create(path / "catalog.sqlite")
+        read_only = not os.access(path, os.W_OK) or not os.access(path / "catalog.sqlite", os.W_OK)
+        return cls(path, Catalog(path / "catalog.sqlite", read_only=read_only), read_only=read_only)
+
+    def close(self) -> None:
+        """Close the catalog.  Paths and open files stay usable."""
+        self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- reading ----
+
+    def generation(self) -> int:
+        """Return a number that differs once another process has changed which images there are or their names."""
+        return self._catalog.generation()
+
+    def images(self) -> tuple[Image, ...]:
+        """Return all images, newest first."""
+        return self._catalog.images()
+
+    def image(self, wanted: str | Reference) -> Image:
+        """Return the image that *wanted* names: a reference, an image ID, or the unique beginning of one.
+
+        Raises: ImageNotFound, with the nearest names as a hint; InvalidReference.
+        """
+        return find_image(self.images(), wanted)
+
+    def has_layer(self, diff_id: DiffId) -> bool:
+        """Return whether the layer is here; only inside `writing` does the answer stay true."""
+        return self.layer_path(diff_id).exists()
+
+    def layer_path(self, diff_id: DiffId) -> Path:
+        """Return where the layer's uncompressed tar is, or would be."""
+        return self._content.layer_path(diff_id)
+
+    def layer_index(self, diff_id: DiffId) -> bytes:
+        """Return the layer's stored index, b"" where there is none."""
+        return self._content.index(diff_id)
+
+    def document(self, digest: Digest) -> bytes:
+        """Return a manifest or config, byte for byte as it was received.
+
+        Raises: BlobNotFound.
+        """
+        return self._content.blob(digest)
+
+    # ---- writing ----
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold off sweeping: what is in the store on entering, or is committed inside, stays until leaving."""
+        with self._lock(fcntl.LOCK_SH):
+            yield
+        if (self.path / "sweep-wanted").exists():
+            self.sweep()
+
+    def new_layer(self) -> LayerIngest:
+        """Begin to write a layer; to be used inside `writing`."""
+        return LayerIngest(self._content)
+
+    def replace_layer_index(self, diff_id: DiffId, index: bytes) -> None:
+        """Keep *index*, rebuilt from the layer's tar, beside it; does nothing in a store opened for reading."""
+        if not self.read_only:
+            self._content.replace_index(diff_id, index)
+
+    def add_image(self, *, manifest: Manifest, config: bytes, references: Sequence[Reference]) -> Image:
+        """Make an image visible, all of whose layers are committed; to be used inside `writing`.
+
+        *manifest* and *config* are stored verbatim.  A reference with a tag becomes that tag (moving it if it pointed
+        elsewhere); its digest, where it has one, is what the tag pointed to in the registry.  A reference with a
+        digest only becomes a digest reference.  No reference at all makes an untagged image.
+
+        Raises: StoreUnusable, if a layer is missing.
+        """
+        parsed = parse_config(config, algorithm=manifest.config.digest.algorithm)
+        size = 0
+        for diff_id in parsed.diff_ids:
+            try:
+                size += self.layer_path(diff_id).stat().st_size
+            except FileNotFoundError:
+                raise StoreUnusable(str(self.path), f"layer {diff_id} of a new image is not there") from None
+        self._content.put_blob(config, manifest.config.digest)
+        self._content.put_blob(manifest.raw, manifest.digest)
+        image = Image(
+            id=manifest.config.digest,
+            manifest_digest=manifest.digest,
+            tags=tuple(reference for reference in references if reference.tag is not None),
+            digests=tuple(reference for reference in references if reference.tag is None),
+            diff_ids=parsed.diff_ids,
+            created_ns=parsed.created_ns,
+            size=size,
+            platform=str(parsed.platform),
+        )
+        self._catalog.add(image)
+        return self.image(str(image.id))
+
+    def tag(self, image: Image, reference: Reference) -> bool:
+        """Let *reference*, which has a tag, name *image*; return False where the image is gone meanwhile."""
+        return self._catalog.tag(image.id, reference)
+
+    def remove_names(self, image: Image, *, tags: tuple[Reference, ...], digests: tuple[Reference, ...]) -> bool:
+        """Remove names of *image*; with its last name the image goes too, and content nothing else needs is swept.
+
+        Returns whether the image is gone.
+        """
+        gone = self._catalog.remove(image.id, tags=tags, digests=digests)
+        if gone:
+            self.sweep()
+        return gone
+
+    def sweep(self) -> None:
+        """Remove content that no image refers to.
+
+        While another process writes, that is left to the last of them to do on leaving `writing`.
+        """
+        wanted = self.path / "sweep-wanted"
+        wanted.touch()
+        try:
+            with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                wanted.unlink(missing_ok=True)
+                needed: set[Digest] = set()
+                for image in self._catalog.images():
+                    needed.update(image.diff_ids, (image.id, image.manifest_digest))
+                    needed.update(name.digest for name in image.digests if name.digest is not None)
+                for path, digest in self._content.present():
+                    if digest not in needed:
+                        path.unlink(missing_ok=True)
+                self._content.remove_stale_ingests()
+        except BlockingIOError:
+            pass  # a writer is at work; it finds `sweep-wanted`
+
+    @contextlib.contextmanager
+    def _lock(self, operation: int) -> Iterator[None]:
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, operation)
+            yield
+        finally:
+            os.close(descriptor)
+
+    # ---- mounts ----
+
+    def record_mount(
+        self, *, mountpoint: str, image: Digest | None = None, reference: str | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Say, for as long as the context lasts and this process lives, that the store is mounted.
+
+        *image* pins that image against removal.  In a store opened for reading nothing is recorded.
+        """
+        if self.read_only:
+            return contextlib.nullcontext()
+        record = mounts.MountRecord(mountpoint=mountpoint, pid=os.getpid(), image=image, reference=reference)
+        return mounts.recorded(self.path / "mounts", record)
+
+    def live_mounts(self) -> tuple[mounts.MountRecord, ...]:
+        """Return the mounts of this store whose serving processes live, by mount point."""
+        return mounts.live(self.path / "mounts")
