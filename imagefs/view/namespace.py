@@ -1,0 +1,133 @@
+"""Names of images as a tree of directories.
+
+Receives the images of a store; hands on directories whose leaves are images.  Pure and immutable: a changed store
+makes a new `Namespace`.
+
+* ``alpine:3.20`` is ``alpine/3.20``, ``bitnami/postgresql:14`` is ``bitnami/postgresql/14``,
+  ``localhost:5000/app:dev`` is ``localhost:5000/app/dev``: familiar names, each tag a directory.
+* An image known by digest only is ``repository/@sha256:…``.  Where the repository has a tag for it, the digest
+  resolves too but is not listed, so that nobody who walks the tree meets an image twice.
+* ``alpine:3.20`` resolves, unlisted, as a symlink to ``alpine/3.20``.
+* Where a tag and the beginning of a deeper repository have one name (``foo:bar`` and ``foo/bar:baz``), the tag wins;
+  the image behind it is reachable by ID.
+* ``.imagefs/images/<id>`` is every image by its ID (also ``sha256:<id>`` or a unique beginning of at least 12 digits).
+  ``.imagefs`` resolves but is not listed.
+
+No tag begins with ``.`` or ``@`` and no path component of a repository does, so the control names cannot collide.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from imagefs.oci.reference import Reference
+from imagefs.store.catalog import Image
+
+CONTROL = b".imagefs"
+_ID = re.compile(rb"(?:sha256:)?(?P<hex>[0-9a-f]{12,64})")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRoot:
+    """Where an image's own tree begins."""
+
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    """A name that stands for another, relative to the directory it is in."""
+
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory of names.  *listed* is what readdir shows; *unlisted* resolves all the same."""
+
+    listed: Mapping[bytes, "Directory | ImageRoot"] = field(default_factory=dict)
+    unlisted: Mapping[bytes, "Directory | ImageRoot"] = field(default_factory=dict)
+    by_id: bool = False
+
+    def resolve(self, name: bytes) -> "Directory | ImageRoot | Symlink | None":
+        """Return what *name* is in this directory, None where it is nothing."""
+        found = self.listed.get(name) or self.unlisted.get(name)
+        if found is not None:
+            return found
+        if self.by_id and (match := _ID.fullmatch(name)):
+            matches = {known for known in self.listed if known.startswith(match["hex"])}
+            return self.listed[matches.pop()] if len(matches) == 1 else None
+        for separator in (b"@", b":"):  # name@sha256:… first: the digest's own colon is no tag
+            repository, found_separator, rest = name.partition(separator)
+            inner = self.listed.get(repository)
+            if found_separator and isinstance(inner, Directory):
+                leaf = (b"@" if separator == b"@" else b"") + rest
+                return Symlink(repository + b"/" + leaf) if isinstance(inner.resolve(leaf), ImageRoot) else None
+        return None
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A directory being filled."""
+
+    listed: "dict[bytes, _Growing | ImageRoot]" = field(default_factory=dict)
+    unlisted: "dict[bytes, ImageRoot]" = field(default_factory=dict)
+
+    def frozen(self) -> Directory:
+        listed = {
+            name: child.frozen() if isinstance(child, _Growing) else child
+            for name, child in sorted(self.listed.items())
+            if not isinstance(child, _Growing) or child.listed
+        }
+        return Directory(listed=listed, unlisted=dict(self.unlisted))
+
+
+def tag_path(reference: Reference) -> bytes:
+    """Return where, below the mount, the image that *reference* names is to be found, were nothing in its way."""
+    leaf = f"@{reference.digest}" if reference.tag is None else reference.tag
+    return f"{reference.familiar_name}/{leaf}".encode()
+
+
+def namespace(images: Iterable[Image]) -> Directory:
+    """Return the root directory of a mounted store that holds *images*."""
+    images = tuple(images)
+    root = _Growing()
+    # Tags first, shorter repositories before deeper ones: a tag is then in its place before a repository wants it.
+    tags = sorted(
+        ((tag_path(tag), image) for image in images for tag in image.tags), key=lambda item: item[0].count(b"/")
+    )
+    for path, image in tags:
+        _put(root, path, image, listed=True)
+    for image in images:
+        tagged = {tag.name for tag in image.tags}
+        for digest in image.digests:
+            _put(root, tag_path(digest), image, listed=digest.name not in tagged)
+    by_id = Directory(listed={image.id.hex.encode(): ImageRoot(image) for image in images}, by_id=True)
+    frozen = root.frozen()
+    return Directory(listed=frozen.listed, unlisted={CONTROL: Directory(listed={b"images": by_id})})
+
+
+def _put(root: _Growing, path: bytes, image: Image, *, listed: bool) -> None:
+    *folders, leaf = path.split(b"/")
+    directory = root
+    for name in folders:
+        child = directory.listed.setdefault(name, _Growing())
+        if isinstance(child, ImageRoot):
+            return  # shadowed by a tag
+        directory = child
+    if listed:
+        directory.listed.setdefault(leaf, ImageRoot(image))
+    else:
+        directory.unlisted[leaf] = ImageRoot(image)
+
+
+def mount_path(root: Directory, image: Image, reference: Reference | None) -> bytes:
+    """Return where below the mount *image* is, by *reference* if that name is not shadowed, else by its ID."""
+    if reference is not None:
+        path = tag_path(reference)
+        found: Directory | ImageRoot | Symlink | None = root
+        for name in path.split(b"/"):
+            found = found.resolve(name) if isinstance(found, Directory) else None
+        if isinstance(found, ImageRoot) and found.image.id == image.id:
+            return path
+    return CONTROL + b"/images/" + image.id.hex.encode()
