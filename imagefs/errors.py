@@ -93,6 +93,18 @@ class InvalidPlatform(UsageError, ValueError):
         return f"invalid platform '{printable(self.text)}': {self.reason}"
 
 
+class InvalidMountOption(UsageError, ValueError):
+    """The mount option *option*, as written, cannot be meant, because of *reason*."""
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(option, reason)
+        self.option = option
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"mount option '{printable(self.option)}': {self.reason}"
+
+
 # ---- did they answer wrongly? ----
 
 

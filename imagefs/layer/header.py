@@ -23,7 +23,7 @@ _GNU_MAGIC = b"ustar  \0"
 _USTAR_MAGIC = b"ustar\0"
 _STAR_TRAILER = b"tar\0"
 
-_FIELDS = Struct("100s8s8s8s12s12s8sc100s8s72x8s8s")
+_FIELDS = Struct("100s8s8s8s12s12s8sc100s8s64x8s8s")
 _PREFIX = slice(345, 500)
 _STAR_PREFIX = slice(345, 476)
 _GNU_TIMES = (slice(345, 357), slice(357, 369))

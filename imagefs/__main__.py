@@ -1,0 +1,5 @@
+"""``python -m imagefs`` is ``imagefs``."""
+
+from imagefs.cli.main import entry
+
+entry()

@@ -1,0 +1,196 @@
+"""``ls``, ``inspect``, ``tag``, ``rm``: what is in the store, and what it is called."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagefs.errors import ImagefsError, InvalidReference
+
+if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
+    from imagefs.oci.reference import Reference
+    from imagefs.store.catalog import Image
+    from imagefs.store.store import Store
+
+_NONE = "<none>"
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add these commands to the command line."""
+    ls = commands.add_parser("ls", help="list images", description="List images, newest first, a line for each tag.")
+    ls.add_argument("-q", "--quiet", action="store_true", help="print image IDs only")
+    ls.add_argument(
+        "reference", nargs="?", metavar="REF", help="only this repository, or repository:tag; * and ? match"
+    )
+    ls.set_defaults(run=run_ls)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="show an image's configuration as JSON",
+        description="Print a JSON array with an object per REF.",
+    )
+    inspect.add_argument("references", nargs="+", metavar="REF")
+    inspect.set_defaults(run=run_inspect)
+
+    tag = commands.add_parser(
+        "tag", help="give an image another name", description="Let TARGET name the image that SOURCE names."
+    )
+    tag.add_argument("source", metavar="SOURCE", help="a name or ID of an image in the store")
+    tag.add_argument("target", metavar="TARGET", help="REPOSITORY[:TAG]")
+    tag.set_defaults(run=run_tag)
+
+    rm = commands.add_parser(
+        "rm",
+        help="remove images",
+        description="Remove names of images; an image goes with its last name, layers with the last image using them.",
+    )
+    rm.add_argument("-f", "--force", action="store_true", help="also if mounted, or if REF is an ID with many names")
+    rm.add_argument("references", nargs="+", metavar="REF", help="a name, or an ID for all names of the image")
+    rm.set_defaults(run=run_rm)
+
+
+def run_ls(namespace: argparse.Namespace) -> int:
+    """Print the images.  A store that does not exist yet has none."""
+    from imagefs.store import layout
+    from imagefs.view.namespace import mount_path
+    from imagefs.view.namespace import namespace as names_of
+
+    images: tuple[Image, ...] = ()
+    if namespace.store.exists() and (layout.is_store(namespace.store) or any(namespace.store.iterdir())):
+        with _open(namespace.store) as store:
+            images = store.images()
+    root = names_of(images)
+    rows = [("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "MOUNT PATH")]
+    now_s = time.time()
+    for image in images:
+        for name in _names(image):
+            if namespace.reference is None or (name is not None and _matches(name, namespace.reference)):
+                rows.append(_row(image, name, os.fsdecode(mount_path(root, image, name)), now_s))
+    if namespace.quiet:
+        for row in rows[1:]:
+            print(row[2])
+    else:
+        from imagefs.cli.words import columns
+
+        print(columns(rows))
+    return 0
+
+
+def _names(image: "Image") -> "list[Reference | None]":
+    """Return the references an image is listed under: its tags, and digests in repositories without one."""
+    tagged = {tag.name for tag in image.tags}
+    names: list[Reference | None] = [*image.tags]
+    seen = set(tagged)
+    for digest in image.digests:
+        if digest.name not in seen:
+            seen.add(digest.name)
+            names.append(digest)
+    return names or [None]
+
+
+def _row(image: "Image", name: "Reference | None", path: str, now_s: float) -> tuple[str, str, str, str, str, str]:
+    from imagefs.cli.words import age, size
+
+    created = "N/A" if not image.created_ns else f"{age(int(now_s - image.created_ns / 10**9))} ago"
+    repository = name.familiar_name if name else _NONE
+    return repository, (name.tag if name else None) or _NONE, image.id.short, created, size(image.size), path
+
+
+def _matches(name: "Reference", pattern: str) -> bool:
+    """Return whether docker's ``images PATTERN`` would show *name*; ``*`` and ``?`` do not match a slash."""
+    import re
+
+    expression = "".join({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)) for char in pattern)
+    tag = name.tag or _NONE
+    candidates = (name.familiar_name, f"{name.familiar_name}:{tag}", name.name, f"{name.name}:{tag}", name.familiar)
+    return any(re.fullmatch(expression, candidate) for candidate in candidates)
+
+
+def run_inspect(namespace: argparse.Namespace) -> int:
+    """Print a JSON array with what is known of each image; those not found are reported after it."""
+    from imagefs.cli.main import report
+
+    found: list[dict[str, object]] = []
+    failures: list[ImagefsError] = []
+    with _open(namespace.store) as store:
+        for reference in namespace.references:
+            try:
+                found.append(_described(store, store.image(reference)))
+            except ImagefsError as error:
+                failures.append(error)
+    json.dump(found, sys.stdout, indent=4, ensure_ascii=False)
+    print()
+    statuses = [report(failure) for failure in failures]
+    return statuses[0] if statuses else 0
+
+
+def _described(store: "Store", image: "Image") -> dict[str, object]:
+    """Return *image* in the shape of ``docker image inspect``, and where a mount shows it."""
+    from imagefs.oci.config import parse_config
+    from imagefs.view.namespace import mount_path
+    from imagefs.view.namespace import namespace as names_of
+
+    config = parse_config(store.document(image.id), algorithm=image.id.algorithm)
+    root = names_of(store.images())
+    raw = json.loads(config.raw)
+    return {
+        "Id": str(image.id),
+        "RepoTags": [f"{tag.familiar_name}:{tag.tag}" for tag in image.tags],
+        "RepoDigests": [f"{name.familiar_name}@{name.digest}" for name in image.digests],
+        "Created": raw.get("created", ""),
+        "Author": raw.get("author", ""),
+        "Architecture": config.platform.architecture,
+        "Variant": config.platform.variant,
+        "Os": config.platform.os,
+        "Size": image.size,
+        "Config": dict(config.container),
+        "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in image.diff_ids]},
+        "Manifest": str(image.manifest_digest),
+        "MountPaths": [os.fsdecode(mount_path(root, image, name)) for name in _names(image)],
+    }
+
+
+def run_tag(namespace: argparse.Namespace) -> int:
+    """Let a new name stand for an image; a name that stood for another image moves."""
+    from imagefs.errors import ImageNotFound
+    from imagefs.oci.reference import Reference
+
+    target = Reference.parse(namespace.target)
+    if target.digest is not None:
+        raise InvalidReference(namespace.target, "refusing to create a tag with a digest reference")
+    if target.familiar_name == "sha256":
+        reason = "refusing to create an ambiguous tag using digest algorithm as name"
+        raise InvalidReference(namespace.target, reason)
+    with _open(namespace.store) as store, store.writing():
+        if not store.tag(store.image(namespace.source), target.with_default_tag()):
+            raise ImageNotFound(namespace.source, "it was removed meanwhile")
+    return 0
+
+
+def run_rm(namespace: argparse.Namespace) -> int:
+    """Remove names and images; what cannot be removed is reported, the others are removed all the same."""
+    from imagefs.cli.main import report
+    from imagefs.store.removal import remove
+
+    statuses = []
+    with _open(namespace.store) as store:
+        for reference in namespace.references:
+            try:
+                removal = remove(store, reference, force=namespace.force)
+            except ImagefsError as error:
+                statuses.append(report(error))
+                continue
+            for name in removal.untagged:
+                print(f"Untagged: {name}")
+            if removal.deleted:
+                print(f"Deleted: {removal.deleted}")
+    return statuses[0] if statuses else 0
+
+
+def _open(path: Path) -> "Store":
+    from imagefs.store.store import Store
+
+    return Store.open(path)

@@ -1,0 +1,80 @@
+"""``imagefs``: options common to all commands, and the one place where errors become text and exit status."""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagefs import __version__
+from imagefs.cli import images, load, mount, pull
+from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED, ImagefsError, describe
+from imagefs.store.location import default_store_path
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; its result has ``run``, a function of the parsed namespace."""
+    top = argparse.ArgumentParser(
+        prog="imagefs",
+        description="Pull container images and mount them: every repo/tag is a directory.",
+        epilog="exit status:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"imagefs {__version__}")
+    top.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="the store; default: $IMAGEFS_STORE, /var/lib/imagefs for root, $XDG_DATA_HOME/imagefs for others",
+    )
+    top.add_argument("--debug", action="store_true", help="say on standard error what is being done")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for family in (pull, load, images, mount):
+        family.register(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status; errors are one sentence on standard error."""
+    debug = False
+    try:
+        namespace = parser().parse_args(argv)
+        debug = namespace.debug
+        logging.basicConfig(
+            level=logging.DEBUG if debug else logging.WARNING, format="imagefs: %(message)s", stream=sys.stderr
+        )
+        if namespace.store is None:
+            namespace.store = default_store_path()
+        status: int = namespace.run(namespace)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read us, such as `head`, has seen enough.  Python flushes once more at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        print("imagefs: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:  # the last place: nothing may reach the user as a traceback
+        if debug:
+            traceback.print_exc()
+        return report(error)
+    return status
+
+
+def report(error: Exception) -> int:
+    """Print *error* as one sentence on standard error and return the exit status it stands for."""
+    if isinstance(error, ImagefsError):
+        print(f"imagefs: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, OSError):
+        print(f"imagefs: {describe(error)}", file=sys.stderr)
+        return EXIT_FAILURE
+    print(f"imagefs: internal error, please report it with the output of --debug: {describe(error)}", file=sys.stderr)
+    return EXIT_FAILURE
+
+
+def entry() -> None:
+    """Be the ``imagefs`` program."""
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""``mount``, ``umount``, ``mounts``: the store as a file system."""
+
+import argparse
+from pathlib import Path
+
+from imagefs.errors import InvalidMountOption
+
+_MOUNT_EPILOG = """\
+options for -o:
+  allow_other     let other users in too, as far as permissions allow
+  uid=, gid=      show everything as belonging to this user, this group
+  umask=          take these permissions away, in octal
+  nonempty        mount over a folder that holds files
+  noexec          do not run programs from the mount
+  suid, dev       respect set-user-ID programs, device files (root only; think twice)
+  store=, image=, log_file=, driver=
+                  as --store, REF, --log-file; "fusepy" is the only driver
+
+Whatever images come and go in the store while it is mounted appears and disappears in the mount.
+"""
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add these commands to the command line."""
+    mount = commands.add_parser(
+        "mount",
+        help="mount the store, or one image",
+        description="Mount the whole store, every repo/tag a directory, or only image REF. Returns once it is there.",
+        epilog=_MOUNT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    mount.add_argument("-f", "--foreground", action="store_true", help="serve until unmounted instead of going away")
+    mount.add_argument("-o", dest="options", action="append", default=[], metavar="OPT[,OPT]", help="see below")
+    mount.add_argument("--log-file", type=Path, metavar="FILE", help="where to log; default: syslog")
+    mount.add_argument("reference", nargs="?", metavar="REF", help="an image, by name or ID; default: all of the store")
+    mount.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", help="an empty folder")
+    mount.set_defaults(run=run_mount)
+
+    umount = commands.add_parser(
+        "umount", help="unmount what mount mounted", description="Unmount, and wait for the process that served it."
+    )
+    umount.add_argument("-l", "--lazy", action="store_true", help="even while it is in use: it vanishes at once")
+    umount.add_argument("mountpoints", nargs="+", type=Path, metavar="MOUNTPOINT")
+    umount.set_defaults(run=run_umount)
+
+    mounts = commands.add_parser("mounts", help="list imagefs mounts", description="List all imagefs mounts.")
+    mounts.set_defaults(run=run_mounts)
+
+
+def run_mount(namespace: argparse.Namespace) -> int:
+    """Mount, and return when the mount answers; in the foreground, when it was unmounted."""
+    from dataclasses import replace
+
+    from imagefs.mount.options import parse_options
+    from imagefs.mount.session import mount
+
+    options = parse_options(namespace.options)
+    if options.read_write:
+        raise InvalidMountOption("rw", "imagefs is read-only")
+    if options.remount:
+        raise InvalidMountOption("remount", "unmount and mount again instead")
+    if namespace.log_file is not None:
+        options = replace(options, log_file=namespace.log_file.absolute())
+    if namespace.reference is not None and options.image is not None:
+        raise InvalidMountOption(f"image={options.image}", f"another image is asked for: {namespace.reference}")
+    mount(
+        options.store or namespace.store,
+        namespace.mountpoint,
+        reference=namespace.reference or options.image,
+        options=options,
+        foreground=namespace.foreground,
+    )
+    return 0
+
+
+def run_umount(namespace: argparse.Namespace) -> int:
+    """Unmount all that can be; those that cannot are reported."""
+    from imagefs.cli.main import report
+    from imagefs.errors import MountError
+    from imagefs.mount.unmount import unmount
+
+    statuses = []
+    for mountpoint in namespace.mountpoints:
+        try:
+            unmount(mountpoint, store=namespace.store, lazy=namespace.lazy)
+        except MountError as error:
+            statuses.append(report(error))
+    return statuses[0] if statuses else 0
+
+
+def run_mounts(_namespace: argparse.Namespace) -> int:
+    """Print the imagefs mounts this process sees, of whatever store and user."""
+    from imagefs.cli.words import columns
+    from imagefs.errors import printable
+    from imagefs.mount.mountinfo import mounts
+
+    rows = [("SOURCE", "TARGET", "OPTIONS")]
+    rows += [
+        (printable(mount.source), printable(mount.target), ",".join(mount.options))
+        for mount in mounts()
+        if mount.is_imagefs
+    ]
+    print(columns(rows))
+    return 0

@@ -1,0 +1,52 @@
+"""Sizes, ages and columns as docker prints them, which scripts and eyes are used to.  Pure."""
+
+from collections.abc import Sequence
+
+_SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def size(count: int) -> str:
+    """Return *count* bytes in decimal units with up to three significant digits: ``0B``, ``1.09kB``, ``72.9MB``.
+
+    Source: docker/go-units, HumanSizeWithPrecision.
+    """
+    value = float(count)
+    unit = 0
+    while value >= 1000 and unit < len(_SIZE_UNITS) - 1:
+        value /= 1000
+        unit += 1
+    digits = f"{value:.3g}"
+    # %.3g writes 1e+03 for a value that rounds up to a thousand; %g of that is what Go's %.4g-with-3 gives too.
+    return f"{float(digits):g}{_SIZE_UNITS[unit]}"
+
+
+def age(seconds: int) -> str:
+    """Return how long ago *seconds* is, in docker's words: ``About an hour``, ``3 weeks``.
+
+    Source: docker/go-units, HumanDuration.
+    """
+    minutes, hours = seconds // 60, round(seconds / 3600)
+    if seconds < 1:
+        return "Less than a second"
+    if seconds < 60:
+        return "1 second" if seconds == 1 else f"{seconds} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours <= 1 else f"{hours} hours"
+    for limit, unit_hours, word in (
+        (24 * 7 * 2, 24, "days"),
+        (24 * 30 * 2, 24 * 7, "weeks"),
+        (24 * 365 * 2, 24 * 30, "months"),
+    ):
+        if hours < limit:
+            return f"{hours // unit_hours} {word}"
+    return f"{hours // 24 // 365} years"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return *rows*, the first of which is the header, as lines of aligned columns three spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,111 @@
+"""The end of a mount.
+
+Receives a mount point; hands on its absence, and that of the process that served it.  Touches no mount: a dead one
+answers nobody.
+"""
+
+import os
+import select
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagefs.errors import ImagefsError, MountError
+from imagefs.mount.mountinfo import Mount, mount_at
+from imagefs.mount.mountpoint import canonical, fusermount
+
+WAIT_S = 10.0
+"""How long to wait for the serving process; it only has files to close."""
+
+_MOST_HOLDERS = 5
+
+
+def unmount(mountpoint: Path, *, store: Path, lazy: bool = False) -> None:
+    """Unmount the imagefs mount at *mountpoint* and wait until its serving process has ended.
+
+    With *lazy* the mount vanishes at once and its process ends with the last file held open; nobody waits for that.
+    *store* is where to look for that process if the mount's source is not a store itself.
+
+    Raises: MountError.
+    """
+    target = canonical(mountpoint)
+    mounted = mount_at(target)
+    if mounted is None:
+        raise MountError(f"nothing is mounted at {target}")
+    if not mounted.is_imagefs:
+        raise MountError(f"the {mounted.fstype} mount at {target} is not one of imagefs; leave it to umount")
+    process = None if lazy else _serving_process(mounted, store)
+    try:
+        command = _command(lazy=lazy)
+        done = subprocess.run(
+            [*command, str(target)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = " ".join(done.stderr.split()) or f"{command[0]} failed with status {done.returncode}"
+            if "busy" in reason:
+                reason = f"it is busy; {_held(target)}end what uses it, or unmount it lazily with -l"
+            raise MountError(f"cannot unmount {target}: {reason}")
+        if process is not None:
+            select.select([process], [], [], WAIT_S)
+    finally:
+        if process is not None:
+            os.close(process)
+
+
+def _command(*, lazy: bool) -> list[str]:
+    if os.geteuid() == 0:
+        return ["umount", *(["-l"] if lazy else []), "--"]
+    program = fusermount()
+    if program is None:
+        raise MountError("fusermount was not found; users other than root need it: on Debian install fuse3")
+    return [program, "-u", *(["-z"] if lazy else []), "--"]
+
+
+def _serving_process(mounted: Mount, store: Path) -> int | None:
+    """Return a pidfd of the process that serves *mounted*, if it left a record in its store."""
+    from imagefs.store import layout
+    from imagefs.store.store import Store
+
+    source = Path(mounted.source)
+    try:
+        with Store.open(source if layout.is_store(source) else store) as opened:
+            for record in opened.live_mounts():
+                if record.mountpoint == mounted.target:
+                    return os.pidfd_open(record.pid)
+    except (ImagefsError, OSError):
+        pass  # not waiting is no reason not to unmount
+    return None
+
+
+def _held(target: Path) -> str:
+    """Return who keeps *target* busy, as far as this user may know, as the beginning of a sentence."""
+    holders = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and any(Path(link).is_relative_to(target) for link in _links(process)):
+            try:
+                name = (process / "comm").read_text(errors="replace").strip()
+            except OSError:
+                continue
+            holders.append(f"{name} (pid {process.name})")
+    if not holders:
+        return ""
+    more = f" and {len(holders) - _MOST_HOLDERS} more" if len(holders) > _MOST_HOLDERS else ""
+    return f"used by {', '.join(holders[:_MOST_HOLDERS])}{more}; "
+
+
+def _links(process: Path) -> Iterator[str]:
+    """Yield the paths that *process* holds: working folder, root, program, open files."""
+    try:
+        descriptors = list((process / "fd").iterdir())
+    except OSError:
+        descriptors = []
+    for link in (process / "cwd", process / "root", process / "exe", *descriptors):
+        try:
+            yield str(link.readlink())
+        except OSError:
+            continue

@@ -1,0 +1,107 @@
+"""From a path, or standard input, to a source.
+
+Receives what the user typed; hands on the `ArchiveSource` for what is there: an OCI layout or a ``dir:`` folder, or a
+tar of a layout or of ``docker save``, plain or compressed.  Only a plain tar in a seekable file is read in place;
+everything else is first copied to an unnamed temporary file, so memory stays bounded and nothing is left behind.
+"""
+
+import contextlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from imagefs.errors import InvalidArchive, InvalidLayer
+from imagefs.layer.compression import decompress
+from imagefs.oci.document import parse_json
+from imagefs.transfer.docker_archive import MAX_LIST_BYTES, DockerArchive
+from imagefs.transfer.layout import DirSource, LayoutSource
+from imagefs.transfer.members import FolderMembers, Members, TarMembers, read
+from imagefs.transfer.source import ArchiveSource
+
+STANDARD_INPUT = "-"
+
+_CHUNK_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_OTHER_MAGIC = (
+    (b"\xfd7zXZ\x00", "xz-compressed"),
+    (b"BZh", "bzip2-compressed"),
+    (b"PK\x03\x04", "a zip file"),
+    (b"hsqs", "a squashfs file"),
+)
+
+
+@contextlib.contextmanager
+def open_archive(path: str, *, spool_folder: Path) -> Iterator[ArchiveSource]:
+    """Give a source for the archive or folder at *path*, ``-`` being standard input.
+
+    *spool_folder* is where the temporary file goes where one is needed; it may get as large as the archive.
+
+    Raises: InvalidArchive, saying what was found; OSError, where *path* cannot be read.
+    """
+    if path == STANDARD_INPUT:
+        if sys.stdin.isatty():
+            raise InvalidArchive("standard input", "it is a terminal; redirect an archive into it or name a file")
+        with _tar_source(sys.stdin.buffer, label="standard input", spool_folder=spool_folder) as source:
+            yield source
+    elif Path(path).is_dir():
+        yield _source(FolderMembers(Path(path), label=path))
+    else:
+        with Path(path).open("rb") as file, _tar_source(file, label=path, spool_folder=spool_folder) as source:
+            yield source
+
+
+@contextlib.contextmanager
+def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path) -> Iterator[ArchiveSource]:
+    descriptor = file.fileno()
+    seekable = stat.S_ISREG(os.fstat(descriptor).st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == 0
+    if seekable and not os.pread(descriptor, 4, 0).startswith((_GZIP, _ZSTD)):
+        _refuse_others(os.pread(descriptor, 8, 0), label)
+        yield _source(TarMembers(descriptor, label=label))
+        return
+    with tempfile.TemporaryFile(dir=spool_folder) as spool:
+        try:
+            for chunk in decompress(iter(lambda: file.read(_CHUNK_BYTES), b"")):
+                spool.write(chunk)
+        except InvalidLayer as error:
+            raise InvalidArchive(label, error.reason) from error
+        spool.flush()
+        _refuse_others(os.pread(spool.fileno(), 8, 0), label)
+        yield _source(TarMembers(spool.fileno(), label=label))
+
+
+def _refuse_others(magic: bytes, label: str) -> None:
+    if not magic:
+        raise InvalidArchive(label, "it is empty")
+    for beginning, kind in _OTHER_MAGIC:
+        if magic.startswith(beginning):
+            raise InvalidArchive(label, f"it is {kind}; expected a tar file, plain or compressed with gzip or zstd")
+
+
+def _source(members: Members) -> ArchiveSource:
+    """Return the source for the kind of archive that *members* are.
+
+    An archive that is both, as docker has written since version 25, is read as a layout: only there are the
+    manifests, and so the digests, that the images really have.
+    """
+    if members.has("index.json") and (members.has("oci-layout") or not members.has("manifest.json")):
+        return LayoutSource(members)
+    if members.has("manifest.json"):
+        document = parse_json(
+            read(members, "manifest.json", limit_bytes=MAX_LIST_BYTES), what="manifest.json", limit_bytes=MAX_LIST_BYTES
+        )
+        return DockerArchive(members) if isinstance(document, list) else DirSource(members)
+    if members.has("repositories"):
+        return DockerArchive(members)
+    hint = ""
+    if any(members.has(name) for name in ("etc", "bin", "usr", "rootfs")):
+        hint = "; this looks like the files of an image (docker export) and not an image (docker save)"
+    raise InvalidArchive(
+        members.label,
+        "it holds neither an OCI layout (oci-layout, index.json) nor a docker archive (manifest.json, repositories)"
+        + hint,
+    )

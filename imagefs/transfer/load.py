@@ -1,0 +1,78 @@
+"""Load: from an archive or folder, all images it holds.
+
+Receives a source that knows what it holds, and a store; hands on the store's images.  Names are the archive's own, or
+what the user says; a tag that moves away from another image is announced.
+"""
+
+from imagefs.errors import UnsupportedMediaType, UsageError, printable
+from imagefs.oci.platform import Platform
+from imagefs.oci.reference import Reference
+from imagefs.store.catalog import Image
+from imagefs.store.store import Store
+from imagefs.transfer.image_ingest import UnionCheck, ingest_image, named_image, warn_mismatch
+from imagefs.transfer.names import name_image
+from imagefs.transfer.progress import Reporter
+from imagefs.transfer.selection import Selected, select_image
+from imagefs.transfer.source import ArchiveSource, Offer
+
+
+def load(
+    store: Store,
+    source: ArchiveSource,
+    *,
+    repository: str | None,
+    wanted: Reference | None,
+    platform: Platform | None,
+    check: UnionCheck,
+    reporter: Reporter,
+) -> tuple[Image, ...]:
+    """Bring all images of *source* into *store*, in order, and return them.
+
+    *repository* is for images whose archive gives them only a tag (None: there is no such name); *wanted* is the name
+    the user wants (see `names.name_image`).  *platform* chooses within indexes (None: this machine's).  What is in
+    the archive beside images, such as signatures, is left out with a warning.
+
+    Raises: UsageError, where *wanted* has a tag and there are several images; ContentError, NoMatchingPlatform,
+    OSError.  Images loaded before the failing one stay.
+    """
+    offers = source.offers()
+    refusals: list[UnsupportedMediaType] = []
+    selections: list[tuple[Offer, Selected]] = []
+    for offer in offers:
+        try:
+            selections.append((offer, select_image(source, offer.candidates, platform=platform)))
+        except UnsupportedMediaType as error:
+            refusals.append(error)
+    if not selections:
+        raise refusals[0] if refusals else UsageError(f"there is no image in {printable(source.label)}")
+    for refusal in refusals:
+        reporter.warn(f"left out: {refusal}")
+    if wanted is not None and wanted.tag is not None and len(selections) > 1:
+        raise UsageError(
+            f"{printable(source.label)} holds {len(selections)} images, which cannot all be {wanted.familiar};"
+            " give --name without a tag"
+        )
+    named = [(name_image(offer.names, repository=repository, wanted=wanted), chosen) for offer, chosen in selections]
+    images: list[Image] = []
+    for naming, selected in named:
+        for name in naming.unusable:
+            reporter.warn(f"'{name}' is no name an image can have here; ignored")
+        warn_mismatch(selected, _called(naming.references, selected), reporter)
+        before = {reference: named_image(store, reference) for reference in naming.references}
+        image = ingest_image(source, store, selected, references=naming.references, check=check, reporter=reporter)
+        images.append(image)
+        for reference in naming.references:
+            old = before[reference]
+            if old is not None and old.id != image.id:
+                reporter.warn(
+                    f"{reference.familiar} was image {old.id.short} and is now {image.id.short};"
+                    f" the old one stays as {old.id}"
+                )
+            reporter.result(f"Loaded image: {reference.familiar}")
+        if not naming.references:
+            reporter.result(f"Loaded image ID: {image.id}")
+    return tuple(images)
+
+
+def _called(references: tuple[Reference, ...], selected: Selected) -> str:
+    return references[0].familiar if references else f"image {selected.manifest.config.digest.short}"

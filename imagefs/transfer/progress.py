@@ -1,0 +1,180 @@
+"""What a person sees while images arrive.
+
+Receives events from pull and load; hands on lines, or on a terminal bars.  The only module that imports rich, and only
+when there is a terminal to draw on.  It must never decide anything.
+
+Lines are docker's, on standard output: one per layer and phase, never one per tick, so that logs stay readable.
+Warnings go to standard error.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from imagefs.errors import printable
+from imagefs.oci.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from rich.text import Text
+
+_PULLING = "Pulling fs layer"
+_EXISTS = "Already exists"
+_COMPLETE = "Pull complete"
+
+
+class LayerReporter(Protocol):
+    """Told about the layers of one image, from several threads."""
+
+    def begin(self, layer: Descriptor) -> None:
+        """*layer* is going to be fetched."""
+
+    def exists(self, layer: Descriptor) -> None:
+        """*layer* need not be fetched."""
+
+    def advance(self, layer: Descriptor, count: int) -> None:
+        """*count* more bytes of *layer*, as it is stored at the source, have arrived."""
+
+    def complete(self, layer: Descriptor) -> None:
+        """*layer* is in the store."""
+
+
+class Reporter:
+    """Writes what happens to *out* and warnings to *err*.
+
+    *quiet* leaves only `result` and `warn`.  *layer_lines* says whether layers are worth lines of their own where no
+    bars can be drawn; bars are drawn on a terminal.
+    """
+
+    def __init__(self, out: TextIO, err: TextIO, *, quiet: bool = False, layer_lines: bool = True) -> None:
+        self._out = out
+        self._err = err
+        self._quiet = quiet
+        self._layer_lines = layer_lines
+
+    def note(self, text: str) -> None:
+        """Say what goes on, unless quiet."""
+        if not self._quiet:
+            print(text, file=self._out, flush=True)
+
+    def result(self, text: str) -> None:
+        """Say what came out."""
+        print(text, file=self._out, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Say what should not go unnoticed; *text* may quote what an archive or registry says."""
+        print(f"warning: {printable(text, limit=1000)}", file=self._err, flush=True)
+
+    @contextlib.contextmanager
+    def layers(self) -> Iterator[LayerReporter]:
+        """Give a reporter for the layers of one image, for as long as the context lasts."""
+        if self._quiet:
+            yield _Silent()
+        elif self._out.isatty() and os.environ.get("TERM") != "dumb":
+            with _bars(self._out) as progress:
+                yield _Bars(progress)
+        elif self._layer_lines:
+            yield _Lines(self._out)
+        else:
+            yield _Silent()
+
+
+class _Silent:
+    def begin(self, layer: Descriptor) -> None:
+        pass
+
+    def exists(self, layer: Descriptor) -> None:
+        pass
+
+    def advance(self, layer: Descriptor, count: int) -> None:
+        pass
+
+    def complete(self, layer: Descriptor) -> None:
+        pass
+
+
+class _Lines(_Silent):
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+
+    def begin(self, layer: Descriptor) -> None:
+        self._line(layer, _PULLING)
+
+    def exists(self, layer: Descriptor) -> None:
+        self._line(layer, _EXISTS)
+
+    def complete(self, layer: Descriptor) -> None:
+        self._line(layer, _COMPLETE)
+
+    def _line(self, layer: Descriptor, phase: str) -> None:
+        with self._lock:
+            print(f"{layer.digest.short}: {phase}", file=self._out, flush=True)
+
+
+@contextlib.contextmanager
+def _bars(out: TextIO) -> "Iterator[Progress]":
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """Rate and remaining time while a layer arrives, nothing afterwards."""
+
+        def render(self, task: Task) -> "Text":
+            if task.finished or not task.speed:
+                return Text("")
+            remaining = f" {task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
+            return Text(f"{_decimal(task.speed)}/s{remaining}")
+
+    columns = (
+        TextColumn("{task.fields[label]}: {task.description}", markup=False),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        RateColumn(),
+    )
+    with Progress(*columns, console=Console(file=out), refresh_per_second=8) as progress:
+        yield progress
+
+
+class _Bars(_Silent):
+    """One bar a layer, and one for all of them together where there are several."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+        self._tasks: dict[Descriptor, TaskID] = {}
+        self._total: TaskID | None = None
+        self._total_bytes = 0
+
+    def begin(self, layer: Descriptor) -> None:
+        size = max(layer.size, 0)
+        self._total_bytes += size
+        self._tasks[layer] = self._add(layer, _PULLING, size, 0)
+        if len(self._tasks) == 2:
+            self._total = self._progress.add_task("all layers", total=self._total_bytes, label="total       ")
+        elif self._total is not None:
+            self._progress.update(self._total, total=self._total_bytes)
+
+    def exists(self, layer: Descriptor) -> None:
+        self._add(layer, _EXISTS, max(layer.size, 1), max(layer.size, 1))
+
+    def advance(self, layer: Descriptor, count: int) -> None:
+        self._progress.advance(self._tasks[layer], count)
+        if self._total is not None:
+            self._progress.advance(self._total, count)
+
+    def complete(self, layer: Descriptor) -> None:
+        self._progress.update(self._tasks[layer], description=_COMPLETE)
+
+    def _add(self, layer: Descriptor, phase: str, total: int, completed: int) -> "TaskID":
+        return self._progress.add_task(phase, total=total, completed=completed, label=layer.digest.short)
+
+
+def _decimal(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

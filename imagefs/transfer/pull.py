@@ -1,0 +1,55 @@
+"""Pull: from a registry, by reference.
+
+Receives a reference as typed, a client for its registry and a store; hands on the store's image.  Says what it does in
+docker's words.
+"""
+
+import dataclasses
+
+from imagefs.oci.platform import Platform
+from imagefs.oci.reference import DEFAULT_TAG, Reference
+from imagefs.registry.client import RegistryClient
+from imagefs.store.catalog import Image
+from imagefs.store.store import Store
+from imagefs.transfer.image_ingest import UnionCheck, ingest_image, named_image, warn_mismatch
+from imagefs.transfer.progress import Reporter
+from imagefs.transfer.registry_source import RegistrySource
+from imagefs.transfer.selection import select_image
+
+
+def pull(
+    store: Store,
+    reference: Reference,
+    *,
+    client: RegistryClient,
+    platform: Platform | None,
+    check: UnionCheck,
+    reporter: Reporter,
+) -> Image:
+    """Bring the image *reference* names, for *platform* (None: this machine's), from its registry into *store*.
+
+    Without tag and digest, ``:latest`` is meant; with both, the digest decides and no tag is made.  A tag remembers the
+    digest it pointed to, which for an index is the index's.  Pulling again is cheap and repairs what is missing.
+
+    Raises: RegistryError, ContentError, StoreError, OSError; the image is then not visible, or as it was before.
+    """
+    asked = reference.with_default_tag()
+    if reference.tag is None and reference.digest is None:
+        reporter.note(f"Using default tag: {DEFAULT_TAG}")
+    if reference.tag is not None and reference.digest is not None:
+        reporter.warn(f"the digest decides, the tag '{reference.tag}' is not used; pull it without digest to have it")
+    source = RegistrySource(client, asked)
+    root = source.root()
+    reporter.note(f"{asked.tag or asked}: Pulling from {asked.repository}")
+    selected = select_image(source, (root,), platform=platform)
+    warn_mismatch(selected, source.label, reporter)
+    before = named_image(store, asked)
+    named = dataclasses.replace(asked, digest=root.digest)
+    image = ingest_image(source, store, selected, references=(named,), check=check, reporter=reporter)
+    reporter.note(f"Digest: {root.digest}")
+    if before is not None and before.id == image.id:
+        reporter.note(f"Status: Image is up to date for {asked.familiar}")
+    else:
+        reporter.note(f"Status: Downloaded newer image for {asked.familiar}")
+    reporter.result(str(asked))
+    return image

@@ -1,0 +1,56 @@
+"""What pull and load ask of the place an image comes from.
+
+Receives nothing; hands on the two protocols that registries, layouts and archives fulfil, and the value that describes
+one image on offer.  It must never know which kind of place it is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from imagefs.oci.descriptor import Descriptor
+
+
+class Source(Protocol):
+    """A place that has documents and blobs by descriptor.  Thread-safe: layers are read several at a time."""
+
+    @property
+    def label(self) -> str:
+        """What a person calls this place: a reference, or the path of an archive."""
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Return whether asking for *descriptor* is worth it; a registry is believed to have what it lists."""
+
+    def document(self, descriptor: Descriptor, *, limit_bytes: int, what: str) -> bytes:
+        """Return a manifest, index or config, verified against *descriptor*; *what* names it in errors.
+
+        Raises: DigestMismatch, SizeMismatch, InvalidArchive or a RegistryError.
+        """
+
+    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """Yield a layer as it is stored, in pieces; only after the last one is it known to be verified.
+
+        Raises: DigestMismatch, SizeMismatch, InvalidArchive or a RegistryError, at any piece.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One image of an archive.
+
+    *candidates* are manifests or indexes of the same image, mostly one; several are for different platforms.  *names*
+    are what the archive calls it: references, or bare tags; as written, so to be mistrusted.
+    """
+
+    names: tuple[str, ...]
+    candidates: tuple[Descriptor, ...]
+
+
+class ArchiveSource(Source, Protocol):
+    """A source that knows what it holds."""
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Return the images it holds, in its own order.
+
+        Raises: InvalidArchive, InvalidManifest, UnsupportedMediaType.
+        """

@@ -1,0 +1,268 @@
+"""One layer in one pass, and one image all or nothing."""
+
+import gzip
+import io
+import threading
+import tracemalloc
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from imagefs.errors import ContentError, DigestMismatch, InvalidLayer, RegistryUnavailable
+from imagefs.layer.index import decode
+from imagefs.oci.config import parse_config
+from imagefs.oci.descriptor import Descriptor
+from imagefs.oci.digest import DiffId, Digest, verified
+from imagefs.oci.manifest import Manifest, parse_manifest
+from imagefs.oci.reference import Reference
+from imagefs.store.store import Store
+from imagefs.transfer.image_ingest import ingest_image
+from imagefs.transfer.layer_ingest import ingest_layer
+from imagefs.transfer.progress import Reporter
+from imagefs.transfer.selection import Selected
+from tests.support.built_images import BuiltImage, image, sha256, tar
+
+LAYER = tar({"etc/motd": b"hello\n", "etc/.wh.old": b""})
+NAME = Reference.parse("x:1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store", create=True) as opened:
+        yield opened
+
+
+def pieces(data: bytes, size: int = 100) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def left_behind(store: Store) -> list[str]:
+    return [
+        str(path.relative_to(store.path))
+        for kind in ("ingest", "layers", "blobs")
+        for path in (store.path / kind).rglob("*")
+        if path.is_file()
+    ]
+
+
+def ingest(store: Store, blob: bytes, diff_id: str, *, blob_digest: str | None = None) -> None:
+    chunks = verified(pieces(blob), Digest.parse(blob_digest or sha256(blob)), -1, what="layer")
+    with store.writing():
+        ingest_layer(
+            store,
+            chunks,
+            diff_id=DiffId(Digest.parse(diff_id)),
+            name="the-layer",
+            advance=lambda _: None,
+            proceed=lambda: None,
+        )
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_layer_is_kept_uncompressed_with_its_index(store: Store, compress) -> None:  # type: ignore[no-untyped-def]
+    ingest(store, compress(LAYER), sha256(LAYER))
+    diff_id = DiffId(Digest.of(LAYER))
+    assert store.layer_path(diff_id).read_bytes() == LAYER
+    changeset = decode(store.layer_index(diff_id))
+    assert [entry.path for entry in changeset.entries] == [b"etc/motd"]
+    assert changeset.whiteouts == {b"etc/old"}
+
+
+def test_a_wrong_diff_id_keeps_nothing(store: Store) -> None:
+    with pytest.raises(DigestMismatch, match="the-layer"):
+        ingest(store, gzip.compress(LAYER), sha256(b"other"))
+    assert left_behind(store) == []
+
+
+def test_a_wrong_blob_is_called_so_even_where_it_breaks_the_tar_first(store: Store) -> None:
+    broken = b"\xff" * 4096 + LAYER
+    with pytest.raises(DigestMismatch, match="layer verification failed"):
+        ingest(store, broken, sha256(LAYER), blob_digest=sha256(LAYER))
+    assert left_behind(store) == []
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [gzip.compress(LAYER)[:-20], b"\xff" * 1024, b"no tar at all" * 100, LAYER[:515], gzip.compress(b"x" * 5000)],
+)
+def test_what_is_no_complete_tar_is_refused_by_name(store: Store, blob: bytes) -> None:
+    with pytest.raises(ContentError) as caught:
+        ingest(store, blob, sha256(LAYER))
+    assert isinstance(caught.value, InvalidLayer)
+    assert "the-layer" in str(caught.value)
+    assert left_behind(store) == []
+
+
+def test_a_bomb_takes_bounded_memory_and_stops_when_told(store: Store) -> None:
+    zeros = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(zeros.compress(bytes(1 << 20)) for _ in range(256)) + zeros.flush()
+    seen = 0
+
+    class Enough(Exception):
+        pass
+
+    def proceed() -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 64:
+            raise Enough
+
+    tracemalloc.start()
+    try:
+        with pytest.raises((Enough, InvalidLayer)), store.writing():
+            ingest_layer(
+                store,
+                iter([bomb]),
+                diff_id=DiffId(Digest.of(LAYER)),
+                advance=lambda _: None,
+                proceed=proceed,
+            )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
+    assert left_behind(store) == []
+
+
+# ---- images ----
+
+
+class Shelf:
+    """A source over built images that counts how often each layer is read."""
+
+    label = "shelf"
+
+    def __init__(self, *images: BuiltImage) -> None:
+        self.contents = {sha256(blob): blob for one in images for blob in one.blobs}
+        self.reads: list[str] = []
+
+    def has(self, descriptor: Descriptor) -> bool:
+        return True
+
+    def document(self, descriptor: Descriptor, *, limit_bytes: int, what: str) -> bytes:
+        raise AssertionError("documents were read when the image was selected")
+
+    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        self.reads.append(str(descriptor.digest))
+        return verified(pieces(self.contents[str(descriptor.digest)]), descriptor.digest, descriptor.size, what="layer")
+
+
+def selected(one: BuiltImage) -> Selected:
+    manifest = parse_manifest(one.manifest)
+    assert isinstance(manifest, Manifest)
+    return Selected(manifest, parse_config(one.config), mismatch=False)
+
+
+def accept(_: Sequence[DiffId]) -> None:
+    pass
+
+
+def quiet() -> Reporter:
+    return Reporter(io.StringIO(), io.StringIO(), quiet=True)
+
+
+def tars(count: int) -> list[bytes]:
+    return [tar({f"file{number}": bytes([number])}) for number in range(count)]
+
+
+def test_layers_that_are_there_or_come_twice_are_read_once(store: Store) -> None:
+    first, second, third = tars(3)
+    base = image([first])
+    above = image([first, second, third, second])
+    source = Shelf(base, above)
+    ingest_image(source, store, selected(base), references=(NAME,), check=accept, reporter=quiet())
+    out = io.StringIO()
+    result = ingest_image(
+        source, store, selected(above), references=(NAME,), check=accept, reporter=Reporter(out, io.StringIO())
+    )
+    assert sorted(source.reads) == sorted(sha256(gzip.compress(raw, mtime=0)) for raw in (first, second, third))
+    assert [str(diff_id) for diff_id in result.diff_ids] == [sha256(raw) for raw in (first, second, third, second)]
+    assert [line.split(": ")[1] for line in out.getvalue().splitlines()][:4] == [
+        "Already exists",
+        "Pulling fs layer",
+        "Pulling fs layer",
+        "Already exists",
+    ]
+
+
+def test_an_image_without_layers_is_an_image(store: Store) -> None:
+    one = image([])
+    result = ingest_image(Shelf(one), store, selected(one), references=(NAME,), check=accept, reporter=quiet())
+    assert store.image("x:1").id == result.id
+
+
+def test_a_union_that_is_refused_never_becomes_visible(store: Store) -> None:
+    one = image(tars(2))
+
+    def refuse(diff_ids: Sequence[DiffId]) -> None:
+        assert all(store.has_layer(diff_id) for diff_id in diff_ids)
+        raise InvalidLayer("hard link to nothing")
+
+    with pytest.raises(InvalidLayer, match="hard link to nothing"):
+        ingest_image(Shelf(one), store, selected(one), references=(NAME,), check=refuse, reporter=quiet())
+    assert store.images() == ()
+    assert left_behind(store) == []
+
+
+def test_one_bad_layer_leaves_nothing(store: Store) -> None:
+    layers = tars(6)
+    one = image(layers, diff_ids=[*map(sha256, layers[:5]), sha256(b"another")])
+    with pytest.raises(DigestMismatch):
+        ingest_image(Shelf(one), store, selected(one), references=(NAME,), check=accept, reporter=quiet())
+    assert store.images() == ()
+    assert left_behind(store) == []
+
+
+def test_layers_complete_before_the_network_failed_serve_the_next_attempt(store: Store) -> None:
+    one = image(tars(2))
+
+    class Flaky(Shelf):
+        def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+            if str(descriptor.digest) == sha256(one.blobs[1]) and failing.is_set():
+                first.wait(timeout=20)
+                raise RegistryUnavailable("gone")
+            return super().blob(descriptor)
+
+    failing = threading.Event()
+    failing.set()
+    first = threading.Event()
+
+    source = Flaky(one)
+    out = io.StringIO()
+
+    class Out(io.StringIO):
+        def write(self, text: str) -> int:
+            if "Pull complete" in text:
+                first.set()
+            return out.write(text)
+
+    with pytest.raises(RegistryUnavailable):
+        ingest_image(
+            source,
+            store,
+            selected(one),
+            references=(NAME,),
+            check=accept,
+            reporter=Reporter(Out(), io.StringIO()),
+        )
+    assert store.images() == ()
+    assert list((store.path / "ingest").iterdir()) == []
+    failing.clear()
+    source.reads.clear()
+    ingest_image(source, store, selected(one), references=(NAME,), check=accept, reporter=quiet())
+    assert source.reads == [sha256(one.blobs[1])]
+    assert len(store.image("x:1").diff_ids) == 2
+
+
+def test_a_moved_tag_stays_where_it_was_when_the_new_image_fails(store: Store) -> None:
+    good = image(tars(1))
+    before = ingest_image(Shelf(good), store, selected(good), references=(NAME,), check=accept, reporter=quiet())
+    layers = tars(3)
+    bad = image(layers, diff_ids=[*map(sha256, layers[:2]), sha256(b"another")])
+    with pytest.raises(DigestMismatch):
+        ingest_image(Shelf(bad), store, selected(bad), references=(NAME,), check=accept, reporter=quiet())
+    assert store.image("x:1") == before
+    assert store.has_layer(before.diff_ids[0])

@@ -1,0 +1,76 @@
+"""A few jobs at once: the first failure stops the others."""
+
+import _thread
+import threading
+
+import pytest
+
+from imagefs.transfer.parallel import Proceed, run_all
+
+
+def test_all_jobs_run_and_never_more_than_the_limit() -> None:
+    running = 0
+    most = 0
+    done = []
+    lock = threading.Lock()
+    barrier = threading.Barrier(3)
+
+    def job(number: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if number < 3:
+            barrier.wait(timeout=20)
+        with lock:
+            running -= 1
+            done.append(number)
+
+    run_all([lambda _, number=number: job(number) for number in range(8)], limit=3)  # type: ignore[misc]
+    assert sorted(done) == list(range(8))
+    assert most == 3
+
+
+def test_no_jobs_are_done_at_once() -> None:
+    run_all([], limit=3)
+
+
+def test_the_first_error_is_the_one_that_is_raised_and_the_others_stop() -> None:
+    started = threading.Event()
+    stopped = threading.Event()
+    never = []
+
+    def endless(proceed: Proceed) -> None:
+        started.set()
+        try:
+            while True:
+                proceed()
+                threading.Event().wait(0.001)
+        finally:
+            stopped.set()
+
+    def failing(_: Proceed) -> None:
+        started.wait(timeout=20)
+        raise ValueError("first")
+
+    with pytest.raises(ValueError, match="first"):
+        run_all([endless, failing, lambda _: never.append(1)], limit=2)
+    assert stopped.is_set()
+    assert not never
+
+
+def test_an_interrupt_stops_the_jobs() -> None:
+    stopped = threading.Event()
+
+    def endless(proceed: Proceed) -> None:
+        _thread.interrupt_main()
+        try:
+            while True:
+                proceed()
+                threading.Event().wait(0.001)
+        finally:
+            stopped.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all([endless], limit=3)
+    assert stopped.is_set()
