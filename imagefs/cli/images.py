@@ -66,9 +66,11 @@ def run_ls(namespace: argparse.Namespace) -> int:
     rows = [("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "MOUNT PATH")]
     now_s = time.time()
     for image in images:
-        for name in _names(image):
-            if namespace.reference is None or (name is not None and _matches(name, namespace.reference)):
-                rows.append(_row(image, name, os.fsdecode(mount_path(root, image, name)), now_s))
+        rows += [
+            _row(image, name, os.fsdecode(mount_path(root, image, name)), now_s)
+            for name in _names(image)
+            if namespace.reference is None or (name is not None and _matches(name, namespace.reference))
+        ]
     if namespace.quiet:
         for row in rows[1:]:
             print(row[2])

@@ -142,11 +142,8 @@ class Operations:
         folder = {"st_mode": stat.S_IFDIR, "st_ino": _UNKNOWN_INO}
         listed = [(".", folder, 0), ("..", folder, 0)]
         for name, child, mode in children:
-            ino = _UNKNOWN_INO
-            # A folder may be an image nobody has entered yet: its attributes would cost resolving all its layers.
-            if not stat.S_ISDIR(mode):
-                with contextlib.suppress(Exception):  # one bad entry must not hide the others
-                    ino = self._filesystem.getattr(child).ino
+            # Not getattr: for an image nobody has entered yet that would resolve all its layers.
+            ino = self._filesystem.inode_number(child)
             listed.append((name.decode(ENCODING), {"st_mode": mode, "st_ino": ino}, 0))
         return iter(listed)
 
@@ -260,7 +257,8 @@ def libfuse_options(source: str, options: MountOptions) -> dict[str, bool | str 
         "dev" if options.dev else "nodev": True,
         "noexec": options.noexec,
         "allow_other": options.allow_other,
-        "default_permissions": True,
+        # Whoever mounted may read all of an image, for it is their store; others only what its modes let them.
+        "default_permissions": options.allow_other or options.default_permissions,
         "nonempty": True,  # libfuse would list the folder, which an autofs there answers only after we are mounted
         "use_ino": True,
         "entry_timeout": CACHE_S,

@@ -30,6 +30,7 @@ class MountOptions:
     log_file: Path | None = None
     presentation: Presentation = field(default_factory=Presentation)
     allow_other: bool = False
+    default_permissions: bool = False
     nonempty: bool = False
     suid: bool = False
     dev: bool = False
@@ -107,6 +108,7 @@ _FLAGS: dict[str, tuple[str, bool]] = {
     "rw": ("read_write", True),
     "remount": ("remount", True),
     "allow_other": ("allow_other", True),
+    "default_permissions": ("default_permissions", True),
     "nonempty": ("nonempty", True),
     "suid": ("suid", True),
     "nosuid": ("suid", False),
@@ -119,7 +121,7 @@ _FLAGS: dict[str, tuple[str, bool]] = {
 _IGNORED = {
     *("_netdev", "nofail", "auto", "noauto", "defaults", "user", "nouser", "users", "nousers"),
     *("owner", "noowner", "group", "nogroup", "comment", "uhelper", "helper", "loud", "silent"),
-    *("context", "fscontext", "defcontext", "rootcontext", "default_permissions", "iversion", "noiversion"),
+    *("context", "fscontext", "defcontext", "rootcontext", "iversion", "noiversion"),
     *("atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime"),
     *("lazytime", "nolazytime", "async", "sync", "dirsync", "mand", "nomand"),
 }

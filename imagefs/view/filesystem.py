@@ -119,6 +119,11 @@ class Filesystem:
         folders = sum(1 for _ in found.listed)
         return self._name_attributes(node, stat.S_IFDIR | 0o555, 2 + folders, 0)
 
+    def inode_number(self, node: NodeId) -> int:
+        """Return the number that `getattr` shows for *node*, without resolving any image."""
+        slot, index = self._split(node)
+        return _node(self._binding(slot).number, index) if slot else node
+
     def readdir(self, node: NodeId) -> Sequence[tuple[bytes, NodeId, int]]:
         """Return (name, node, st_mode) for everything listed in directory *node*, in byte order, without "." and "..".
 

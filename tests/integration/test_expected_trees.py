@@ -39,7 +39,9 @@ def disagreements(tree: Snapshot, rows: dict[bytes, dict[str, object]]) -> list[
             wanted["target"] = os.fsencode(str(row["link"]))
         if "rdev" in row:
             wanted["device"] = tuple(row["rdev"])  # type: ignore[arg-type]
-        lines += [f"{path!r} {key}: {shown[key]!r} != {value!r}" for key, value in wanted.items() if shown[key] != value]
+        lines += [
+            f"{path!r} {key}: {shown[key]!r} != {value!r}" for key, value in wanted.items() if shown[key] != value
+        ]
         if row["type"] != "d":
             groups.setdefault(row.get("hl", path.decode("utf-8", "surrogateescape")), []).append(path)
     for members in groups.values():

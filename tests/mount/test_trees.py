@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -63,10 +64,11 @@ def test_diff_r_prints_the_same_as_on_unpacked_trees(everything: Mounted) -> Non
         shown = run(["diff", "-r", "--no-dereference", everything.top / one, everything.top / other], check=False)
         unpacked = [everything.unpacked[name] for name in (one, other)]
         expected = run(["diff", "-r", "--no-dereference", *unpacked], check=False)
-        text = expected.stdout
+        # GNU diff takes two equal device nodes for one file only if their ctimes, the times of unpacking, fall together.
+        text = re.sub(r"File .* is a (\w+ special file) while file .* is a \1\n", "", expected.stdout)
         for name in (one, other):
             text = text.replace(str(everything.unpacked[name]), str(everything.top / name))
-        assert shown.stdout == text
+        assert shown.stdout == text, (one, other)
         assert shown.returncode == expected.returncode == 1
 
 

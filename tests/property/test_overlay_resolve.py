@@ -46,7 +46,7 @@ def entries(draw: st.DrawFn) -> Entry:
     permissions = draw(st.sampled_from([0o644, 0o755, 0o700, 0o000]))
     if kind == "d":
         return entry(path, stat.S_IFDIR | permissions | 0o700)
-    if kind == "s" or kind == "l":
+    if kind in "sl":
         return entry(path, stat.S_IFLNK | 0o777, target=draw(TARGETS))
     if kind == "h":
         return entry(path, permissions, target=draw(PATHS), is_hardlink=True)

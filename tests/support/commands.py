@@ -10,16 +10,26 @@ from pathlib import Path
 import pytest
 
 
-def imagefs(*args: str | Path, env: Mapping[str, str] | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+def imagefs(
+    *args: str | Path, env: Mapping[str, str] | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run the imagefs of this checkout; with *check* fail with what it said."""
     return run([sys.executable, "-m", "imagefs", *args], env=env, check=check)
 
 
-def run(argv: list[str | Path], *, env: Mapping[str, str] | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: list[str | Path], *, env: Mapping[str, str] | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run *argv* with *env* on top of ours."""
     done = subprocess.run(
-        argv, capture_output=True, text=True, errors="surrogateescape", env={**os.environ, **(env or {})}, timeout=240,
-        stdin=subprocess.DEVNULL, check=False,
+        argv,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        env={**os.environ, **(env or {})},
+        timeout=240,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if check and done.returncode:
         raise AssertionError(f"{argv} exited {done.returncode}: {done.stdout}{done.stderr}")

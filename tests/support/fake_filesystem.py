@@ -83,7 +83,7 @@ class FakeFilesystem:
         found = self._node(node)
         size = 0 if stat.S_ISDIR(found.mode) else len(found.data)
         return Attributes(
-            ino=(1 << 40) + node,
+            ino=self.inode_number(node),
             mode=found.mode,
             nlink=2 if stat.S_ISDIR(found.mode) else 1,
             uid=found.uid,
@@ -93,6 +93,9 @@ class FakeFilesystem:
             mtime_ns=found.mtime_ns,
             rdev=found.rdev,
         )
+
+    def inode_number(self, node: NodeId) -> int:
+        return (1 << 40) + node
 
     def readdir(self, node: NodeId) -> Sequence[tuple[bytes, NodeId, int]]:
         children = sorted(self._node(node).children.items())

@@ -61,7 +61,9 @@ def _xattrs(path: bytes) -> list[str]:
     return sorted(os.listxattr(path, follow_symlinks=False))
 
 
-def differences(one: Snapshot, other: Snapshot, *, ignore: Callable[[bytes, str], bool] = lambda path, key: False) -> list[str]:
+def differences(
+    one: Snapshot, other: Snapshot, *, ignore: Callable[[bytes, str], bool] = lambda path, key: False
+) -> list[str]:
     """Return a line for everything in which two snapshots differ, none if they are equal."""
     lines = []
     for path in sorted(one.keys() | other.keys()):

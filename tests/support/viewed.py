@@ -27,7 +27,7 @@ def snapshot_view(filesystem: Filesystem, root: NodeId = ROOT) -> Snapshot:
     result = dict(sorted(result.items(), key=lambda item: item[0].split(b"/")))
     for path, described in result.items():
         ino = described.pop("ino")
-        if not described["type"] == "d":
+        if described["type"] != "d":
             assert isinstance(ino, int)
             described["same as"] = first.setdefault(ino, path)
     return result

@@ -47,7 +47,7 @@ def test_a_folder_with_other_files_is_never_taken_over(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(store: Store) -> None:
     (store.path / "imagefs.json").write_text('{"format": 2}')
-    with pytest.raises(StoreUnusable, match="format 2.*upgrade"):
+    with pytest.raises(StoreUnusable, match=r"format 2.*upgrade"):
         Store.open(store.path)
 
 
