@@ -104,7 +104,7 @@ def _codec_of(head: bytes) -> _Codec:
         if head.startswith(magic):
             raise InvalidLayer(f"{name} compression is not supported; layers are gzip, zstd or uncompressed")
     # The magic of lzma could be the start of a file name, but names are padded with zeros.
-    if head.startswith(b"\x5d\0\0") and any(head[3:]):
+    if head.startswith(b"\x5d\0\0") and any(head[3:_SNIFFED_BYTES]):
         raise InvalidLayer("lzma compression is not supported; layers are gzip, zstd or uncompressed")
     return _Uncompressed()
 

@@ -28,6 +28,8 @@ _PREFIX = slice(345, 500)
 _STAR_PREFIX = slice(345, 476)
 _GNU_TIMES = (slice(345, 357), slice(357, 369))
 
+_NO_HEADER = "expected the header of a member, found something else (its checksum is wrong)"
+
 _CACHED_NUMBERS = 8192
 """Owners, modes and times repeat from member to member; a cache hit costs a fifth of parsing."""
 
@@ -92,7 +94,10 @@ def number(field: bytes) -> int:
 @lru_cache(maxsize=_CACHED_NUMBERS)
 def _expected_total(checksum: bytes) -> int:
     """Return what all bytes of a block should add up to, given its checksum field, which counts as eight spaces."""
-    return number(checksum) - 8 * 0x20 + sum(checksum)
+    try:
+        return number(checksum) - 8 * 0x20 + sum(checksum)
+    except InvalidLayer:
+        raise InvalidLayer(_NO_HEADER) from None
 
 
 def _verify_signed_checksum(block: bytes) -> None:
@@ -100,7 +105,7 @@ def _verify_signed_checksum(block: bytes) -> None:
     others = block[:148] + b" " * 8 + block[156:]
     signed = sum(others) - 256 * sum(byte > 0x7F for byte in others)
     if signed != number(block[148:156]):
-        raise InvalidLayer("expected the header of a member, found something else (its checksum is wrong)")
+        raise InvalidLayer(_NO_HEADER)
 
 
 def _with_mistaken_prefix(block: bytes, name: bytes) -> bytes:

@@ -8,6 +8,7 @@ Source: GNU tar manual, "Storing Sparse Files"; Go archive/tar, reader.go.
 
 import hashlib
 from collections.abc import Mapping
+from typing import Protocol
 
 from imagefs.errors import InvalidLayer
 from imagefs.layer.header import BLOCK_BYTES, number
@@ -132,6 +133,21 @@ def extents(runs: list[tuple[int, int]], *, size: int, physical: int) -> Extents
         raise InvalidLayer(f"expected {stored} bytes of data for a sparse file, found {physical}")
     found = tuple(run for run in runs if run[1])
     return None if found == ((0, size),) or not size else found
+
+
+class Digest(Protocol):
+    """What a file's data are fed to, piece by piece."""
+
+    def update(self, piece: memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class NoDigest:
+    """The digest of files that are not worth hashing."""
+
+    def update(self, piece: memoryview, /) -> None: ...
+    def digest(self) -> bytes:
+        return b""
 
 
 class SparseDigest:

@@ -6,9 +6,7 @@ and remembered by their place.  It must never know where the bytes come from, or
 
 The measure is Go's archive/tar, the reader behind docker, containerd, podman and umoci.  As there:
 
-* Of several extended headers before a member the last counts, and GNU long names win over pax ones.
-* A global extended header is checked and then ignored, and so is an extended header before it: a layer must be here
-  what it is there.
+* Extended headers override headers, and global ones do not count (see `extended`).
 * Links, directories and nodes have no data, whatever their size field says.
 * One zero block must be followed by a second, or by the end; after two, anything may follow.
 * The end blocks, and the padding of the last member, may be missing (umoci writes such layers).
@@ -23,12 +21,11 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
-from types import MappingProxyType
-from typing import Protocol
 
 from imagefs.errors import InvalidLayer
 from imagefs.layer import pax, sparse
 from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.extended import EXTENDED_TYPES, Extended
 from imagefs.layer.header import BLOCK_BYTES, INT64_MAX, ZERO_BLOCK, number, parse
 from imagefs.layer.paths import Meaning, aufs_link_key, clean, meaning
 
@@ -46,12 +43,10 @@ _UINT32_MAX = 2**32 - 1
 _EXTENT_COST_BYTES = 128
 _NO_DEVICE = (0, 0)
 _EMPTY_SHA256 = sha256().digest()
-_NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
+_NO_RECORDS: Mapping[bytes, bytes] = {}
 
 _HARD_LINK, _SYMLINK = b"1", b"2"
 _GNU_SPARSE, _GNU_DUMPDIR, _VOLUME_LABEL = b"S", b"D", b"V"
-_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK = b"x", b"g", b"L", b"K"
-_SPECIAL = frozenset({_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK})
 _PLAIN = frozenset({b"0", b"\0"})
 _FORMS = {
     b"0": stat.S_IFREG,
@@ -67,18 +62,6 @@ _FORMS = {
     b"6": stat.S_IFIFO,
 }
 _NODES = frozenset({stat.S_IFCHR, stat.S_IFBLK})
-
-
-class _Digest(Protocol):
-    def update(self, piece: memoryview, /) -> None: ...
-    def digest(self) -> bytes: ...
-
-
-class _NoDigest:
-    def update(self, piece: memoryview, /) -> None: ...
-    def digest(self) -> bytes:
-        return b""
-
 
 _Attributes = tuple[bytes, int, int, int, int, tuple[tuple[bytes, bytes], ...]]
 """path, mode, uid, gid, mtime_ns, xattrs"""
@@ -125,16 +108,12 @@ class Scanner:
         self._size = 0
         self._offset = 0
         self._extents: sparse.Extents | None = None
-        self._digest: _Digest | None = None
+        self._digest: sparse.Digest | None = None
         self._aufs_key: bytes | None = None
         self._map: sparse.OldGnuMap | sparse.PaxMap | None = None
         self._physical = 0
 
-        # What was said about the next member.
-        self._extended = False
-        self._records: dict[bytes, bytes] = {}
-        self._long_name = b""
-        self._long_link = b""
+        self._extended = Extended()  # of the next member
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the tar; they are not kept.
@@ -216,7 +195,7 @@ class Scanner:
         elif self._special is not None:
             self._special += piece
             if not self._left:
-                self._end_special()
+                self._end_special(self._special)
 
     def _expect(self, length: int) -> None:
         """Let *length* bytes of data and their padding come before the next block."""
@@ -237,7 +216,7 @@ class Scanner:
         name, mode, uid, gid, size, mtime, type_, target, major, minor, is_gnu = parse(block)
         self._name = name
         length = number(size)
-        if type_ in _SPECIAL:
+        if type_ in EXTENDED_TYPES:
             self._begin_special(type_, length)
             return
         self._members += 1
@@ -246,17 +225,16 @@ class Scanner:
         owner, group, mtime_ns = number(uid), number(gid), number(mtime) * 1_000_000_000
         records = _NO_RECORDS
         xattrs: tuple[tuple[bytes, bytes], ...] = ()
-        if self._extended:
-            records = self._records
-            name = self._long_name or records.get(b"path") or name
-            target = self._long_link or records.get(b"linkpath") or target
-            length = _merged(records, b"size", length)
-            owner = _merged(records, b"uid", owner)
-            group = _merged(records, b"gid", group)
-            if text := records.get(b"mtime"):
-                mtime_ns = pax.time_ns(text)
+        if (extended := self._extended).present:
+            records = extended.records
+            name = extended.name(name)
+            target = extended.target(target)
+            length = extended.number(b"size", length)
+            owner = extended.number(b"uid", owner)
+            group = extended.number(b"gid", group)
+            mtime_ns = extended.mtime_ns(mtime_ns)
             xattrs = pax.xattrs(records)
-            self._forget_extended()
+            extended.forget()
         form = _FORMS.get(type_)
         if form is None:
             if type_ != _VOLUME_LABEL:
@@ -328,7 +306,7 @@ class Scanner:
         self._map = None
         self._begin_sparse(attributes, found.runs)
 
-    # ---- extended headers ----
+    # ---- members ----
 
     def _begin_special(self, type_: bytes, length: int) -> None:
         if length > pax.MAX_EXTENDED_BYTES:
@@ -337,36 +315,15 @@ class Scanner:
         self._special = bytearray()
         self._special_type = type_
         if not length:
-            self._end_special()
+            self._end_special(self._special)
 
-    def _end_special(self) -> None:
-        body = bytes(self._special or b"")
+    def _end_special(self, body: bytearray) -> None:
         self._special = None
-        type_ = self._special_type
-        self._extended = True
-        if type_ == _PAX:
-            self._records = pax.parse(body)
-        elif type_ == _GNU_LONG_NAME:
-            self._long_name = body.partition(b"\0")[0]
-        elif type_ == _GNU_LONG_LINK:
-            self._long_link = body.partition(b"\0")[0]
-        else:
-            records = pax.parse(body)
-            for key in (b"size", b"uid", b"gid"):
-                _merged(records, key, 0)
-            pax.time_ns(records.get(b"mtime") or b"0")
-            self._forget_extended()
-
-    def _forget_extended(self) -> None:
-        self._extended = False
-        self._records = {}
-        self._long_name = self._long_link = b""
+        self._extended.add(self._special_type, bytes(body))
 
     def _check_nothing_dangles(self) -> None:
-        if self._extended:
+        if self._extended.present:
             raise self._located(InvalidLayer("the tar ends after an extended header, where its member is expected"))
-
-    # ---- members ----
 
     def _mark(self, what: Meaning, subject: bytes) -> None:
         if what is Meaning.WHITEOUT:
@@ -417,10 +374,12 @@ class Scanner:
         self._count_text(len(extents) * _EXTENT_COST_BYTES)
         self._file, self._extents = attributes, extents
         self._offset = self._position
-        self._hashed_holes_bytes += size - physical
-        self._digest = digest = (
-            sparse.SparseDigest(extents, size) if self._hashed_holes_bytes <= MAX_HASHED_HOLES_BYTES else _NoDigest()
-        )
+        hashed = self._hashed_holes_bytes + size - physical
+        digest: sparse.Digest = sparse.NoDigest()
+        if hashed <= MAX_HASHED_HOLES_BYTES:
+            self._hashed_holes_bytes = hashed
+            digest = sparse.SparseDigest(extents, size)
+        self._digest = digest
         self._expect(physical)
         if not physical:
             self._end_file(digest.digest())
@@ -478,12 +437,6 @@ class Scanner:
         self._text_bytes += length
         if self._text_bytes > MAX_TEXT_BYTES:
             raise InvalidLayer(f"expected at most {MAX_TEXT_BYTES} bytes of names and attributes")
-
-
-def _merged(records: Mapping[bytes, bytes], key: bytes, written: int) -> int:
-    """Return the number that *records* have under *key*; the one *written* in the header if none or empty, as in Go."""
-    text = records.get(key)
-    return pax.integer(text, key.decode()) if text else written
 
 
 def _device(field: bytes) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imagefs.errors import InvalidArchive, InvalidLayer
-from imagefs.layer.compression import decompress
+from imagefs.layer.compression import decompress, decompressor
 from imagefs.oci.document import parse_json
 from imagefs.transfer.docker_archive import MAX_LIST_BYTES, DockerArchive
 from imagefs.transfer.layout import DirSource, LayoutSource
@@ -25,8 +25,7 @@ from imagefs.transfer.source import ArchiveSource
 STANDARD_INPUT = "-"
 
 _CHUNK_BYTES = 1 << 20
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_HEAD_BYTES = 512
 _OTHER_MAGIC = (
     (b"\xfd7zXZ\x00", "xz-compressed"),
     (b"BZh", "bzip2-compressed"),
@@ -59,10 +58,12 @@ def open_archive(path: str, *, spool_folder: Path) -> Iterator[ArchiveSource]:
 def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path) -> Iterator[ArchiveSource]:
     descriptor = file.fileno()
     seekable = stat.S_ISREG(os.fstat(descriptor).st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == 0
-    if seekable and not os.pread(descriptor, 4, 0).startswith((_GZIP, _ZSTD)):
-        _refuse_others(os.pread(descriptor, 8, 0), label)
-        yield _source(TarMembers(descriptor, label=label))
-        return
+    if seekable:
+        head = os.pread(descriptor, _HEAD_BYTES, 0)
+        _refuse_others(head, label)
+        if _is_uncompressed(head, label):
+            yield _source(TarMembers(descriptor, label=label))
+            return
     with tempfile.TemporaryFile(dir=spool_folder) as spool:
         try:
             for chunk in decompress(iter(lambda: file.read(_CHUNK_BYTES), b"")):
@@ -70,8 +71,16 @@ def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path) -> Iterator[A
         except InvalidLayer as error:
             raise InvalidArchive(label, error.reason) from error
         spool.flush()
-        _refuse_others(os.pread(spool.fileno(), 8, 0), label)
+        _refuse_others(os.pread(spool.fileno(), _HEAD_BYTES, 0), label)
         yield _source(TarMembers(spool.fileno(), label=label))
+
+
+def _is_uncompressed(head: bytes, label: str) -> bool:
+    """Return whether decompression would leave what begins with *head* as it is."""
+    try:
+        return b"".join(decompressor().feed(head)) == head
+    except InvalidLayer as error:
+        raise InvalidArchive(label, error.reason) from error
 
 
 def _refuse_others(magic: bytes, label: str) -> None:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from imagefs.errors import InvalidArchive, printable
 from imagefs.layer.compression import decompress
@@ -62,9 +62,9 @@ class DockerArchive:
             raise InvalidArchive(self.label, f"its {what} has more than {limit_bytes} bytes")
         return raw
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
-        chunks = self._members.chunks(self._layers[descriptor.digest])
-        return verified(chunks, descriptor.digest, descriptor.size, what=f"layer {descriptor.digest}")
+    def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
+        with contextlib.closing(self._members.chunks(self._layers[descriptor.digest])) as chunks:
+            yield from verified(chunks, descriptor.digest, descriptor.size, what=f"layer {descriptor.digest}")
 
     # ---- new ----
 

@@ -4,8 +4,9 @@ Receives a manifest with its config, already verified and in agreement, and the 
 store's `Image`.  The image becomes visible last, all at once, after its layers are durable and form a valid union.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from imagefs.errors import ContentError, ImageNotFound
 from imagefs.oci.descriptor import Descriptor
@@ -55,14 +56,15 @@ def ingest_image(
 
 def _ingest_layers(source: Source, store: Store, selected: Selected, reporter: Reporter) -> None:
     def ingest(layer: Descriptor, diff_id: DiffId, proceed: Proceed) -> None:
-        ingest_layer(
-            store,
-            source.blob(layer) if layer.data is None else (layer.data,),
-            diff_id=diff_id,
-            name=str(layer.digest),
-            advance=functools.partial(layers.advance, layer),
-            proceed=proceed,
-        )
+        with contextlib.closing(_content(source, layer)) as chunks:
+            ingest_layer(
+                store,
+                chunks,
+                diff_id=diff_id,
+                name=str(layer.digest),
+                advance=functools.partial(layers.advance, layer),
+                proceed=proceed,
+            )
         layers.complete(layer)
 
     with reporter.layers() as layers:
@@ -74,6 +76,13 @@ def _ingest_layers(source: Source, store: Store, selected: Selected, reporter: R
                 layers.begin(layer)
                 jobs[diff_id] = functools.partial(ingest, layer, diff_id)
         run_all(jobs.values(), limit=_LAYERS_AT_ONCE)
+
+
+def _content(source: Source, layer: Descriptor) -> Generator[bytes, None, None]:
+    if layer.data is not None:  # embedded, and verified when the descriptor was read
+        yield layer.data
+    else:
+        yield from source.blob(layer)
 
 
 def named_image(store: Store, reference: Reference) -> Image | None:

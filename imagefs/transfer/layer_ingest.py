@@ -12,6 +12,7 @@ from imagefs.layer.index import encode
 from imagefs.layer.tar import Scanner
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.store.store import Store
+from imagefs.transfer.parallel import Behind
 
 _DRAIN_LIMIT_BYTES = 64 << 20
 
@@ -37,15 +38,21 @@ def ingest_layer(
     hasher = diff_id.hasher()
     scanner = Scanner()
     with store.new_layer() as layer:
+
+        def take(piece: bytes) -> None:
+            scanner.feed(piece)
+            layer.write(piece)
+
         try:
             decompress = decompressor()
-            for chunk in arriving:
-                for piece in decompress.feed(chunk):
-                    proceed()
-                    hasher.update(piece)
-                    scanner.feed(piece)
-                    layer.write(piece)
-            decompress.finish()
+            with Behind(take) as behind:
+                for chunk in arriving:
+                    for piece in decompress.feed(chunk):
+                        proceed()
+                        behind.put(piece)
+                        hasher.update(piece)
+                decompress.finish()
+                behind.finish()
             changeset = scanner.finish()
         except InvalidLayer as error:
             # Where the blob as a whole is not what was promised, that is the reason, and the broken tar a symptom.

@@ -6,7 +6,8 @@ Source: OCI image-spec, image-layout.md; containers-transports(5) for ``dir:``, 
 and blobs named by their digests' hex digits.
 """
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 
 from imagefs.errors import ContentError, InvalidArchive, SizeMismatch, printable
 from imagefs.oci import media_type
@@ -91,7 +92,7 @@ class LayoutSource:
     def document(self, descriptor: Descriptor, *, limit_bytes: int, what: str) -> bytes:
         return _document(self._members, _blob_name(descriptor.digest), descriptor, limit_bytes=limit_bytes, what=what)
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         return _blob(self._members, _blob_name(descriptor.digest), descriptor)
 
 
@@ -122,7 +123,7 @@ class DirSource:
             name += ".manifest.json"  # how skopeo keeps the manifests of an index
         return _document(self._members, name, descriptor, limit_bytes=limit_bytes, what=what)
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         return _blob(self._members, descriptor.digest.hex, descriptor)
 
 
@@ -138,8 +139,9 @@ def _document(members: Members, name: str, descriptor: Descriptor, *, limit_byte
     )
 
 
-def _blob(members: Members, name: str, descriptor: Descriptor) -> Iterator[bytes]:
-    return verified(members.chunks(name), descriptor.digest, descriptor.size, what=f"layer {descriptor.digest}")
+def _blob(members: Members, name: str, descriptor: Descriptor) -> Generator[bytes, None, None]:
+    with contextlib.closing(members.chunks(name)) as chunks:
+        yield from verified(chunks, descriptor.digest, descriptor.size, what=f"layer {descriptor.digest}")
 
 
 def _joined(offers: list[Offer]) -> list[Offer]:

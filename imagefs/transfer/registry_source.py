@@ -3,7 +3,7 @@
 Receives a registry client and a reference; hands on documents and blobs.  It must never know how the client does it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from imagefs.errors import InvalidManifest, SizeMismatch
 from imagefs.oci import media_type
@@ -50,5 +50,5 @@ class RegistrySource:
         self._manifests[descriptor.digest] = raw
         return raw
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
-        return self._client.blob(self._reference.repository, descriptor)
+    def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
+        yield from self._client.blob(self._reference.repository, descriptor)

@@ -4,7 +4,7 @@ Receives nothing; hands on the two protocols that registries, layouts and archiv
 one image on offer.  It must never know which kind of place it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,8 +27,10 @@ class Source(Protocol):
         Raises: DigestMismatch, SizeMismatch, InvalidArchive or a RegistryError.
         """
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         """Yield a layer as it is stored, in pieces; only after the last one is it known to be verified.
+
+        Close the generator where it is not used up.
 
         Raises: DigestMismatch, SizeMismatch, InvalidArchive or a RegistryError, at any piece.
         """

@@ -42,7 +42,9 @@ def check(tree: Snapshot, operation: dict[str, object]) -> None:
 
 @needs_data
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
-def test_a_stack_shows_what_its_own_project_expects(case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stack_shows_what_its_own_project_expects(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     expectation = json.loads((case / "expect.json").read_text())
     status = main(["--store", str(tmp_path / "store"), "load", "--name", "case:x", str(case / "oci")])
     said = capsys.readouterr().err

@@ -5,7 +5,7 @@ import io
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -145,9 +145,11 @@ class Shelf:
     def document(self, descriptor: Descriptor, *, limit_bytes: int, what: str) -> bytes:
         raise AssertionError("documents were read when the image was selected")
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         self.reads.append(str(descriptor.digest))
-        return verified(pieces(self.contents[str(descriptor.digest)]), descriptor.digest, descriptor.size, what="layer")
+        yield from verified(
+            pieces(self.contents[str(descriptor.digest)]), descriptor.digest, descriptor.size, what="layer"
+        )
 
 
 def selected(one: BuiltImage) -> Selected:
@@ -220,11 +222,11 @@ def test_layers_complete_before_the_network_failed_serve_the_next_attempt(store:
     one = image(tars(2))
 
     class Flaky(Shelf):
-        def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
             if str(descriptor.digest) == sha256(one.blobs[1]) and failing.is_set():
                 first.wait(timeout=20)
                 raise RegistryUnavailable("gone")
-            return super().blob(descriptor)
+            yield from super().blob(descriptor)
 
     failing = threading.Event()
     failing.set()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from imagefs.transfer.parallel import Proceed, run_all
+from imagefs.transfer.parallel import Behind, Proceed, run_all
 
 
 def test_all_jobs_run_and_never_more_than_the_limit() -> None:
@@ -74,3 +74,54 @@ def test_an_interrupt_stops_the_jobs() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_all([endless], limit=3)
     assert stopped.is_set()
+
+
+def test_pieces_are_taken_in_order_and_all_of_them() -> None:
+    taken: list[bytes] = []
+    pieces = [bytes([number]) for number in range(200)]
+    with Behind(taken.append) as behind:
+        for piece in pieces:
+            behind.put(piece)
+        behind.finish()
+    assert taken == pieces
+
+
+def test_what_taking_raises_reaches_who_makes_the_pieces() -> None:
+    taken = []
+
+    def take(piece: bytes) -> None:
+        taken.append(piece)
+        raise ValueError("full")
+
+    def make() -> None:
+        with Behind(take) as behind:
+            for _ in range(1000):
+                behind.put(b"x")
+            behind.finish()
+
+    with pytest.raises(ValueError, match="full"):
+        make()
+    assert taken == [b"x"]
+
+
+def test_after_an_error_nothing_is_taken_any_more() -> None:
+    taken = []
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    def take(piece: bytes) -> None:
+        taken.append(piece)
+        begun.set()
+        go_on.wait(timeout=20)
+
+    def make() -> None:
+        with Behind(take) as behind:
+            for _ in range(3):
+                behind.put(b"x")
+            begun.wait(timeout=20)
+            threading.Timer(0.05, go_on.set).start()
+            raise ValueError("source failed")
+
+    with pytest.raises(ValueError, match="source failed"):
+        make()
+    assert len(taken) == 1

@@ -1,7 +1,7 @@
 """Which manifest of an index is taken."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ class Shelf:
         self.asked.append(str(descriptor.digest))
         return self.contents[str(descriptor.digest)]
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         raise AssertionError("no layer is needed to choose an image")
 
 

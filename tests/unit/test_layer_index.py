@@ -1,0 +1,95 @@
+"""The layer index: what is written is read back, and nothing else is."""
+
+import hashlib
+import stat
+import struct
+
+import pytest
+
+from imagefs.errors import LayerIndexDamaged
+from imagefs.layer import index
+from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.index import decode, encode
+from imagefs.layer.tar import scan
+from tests.support.layers import block, dir_, fifo, file, layer, link, opaque, sparse, symlink, whiteout
+
+NASTY = scan(
+    [
+        layer(
+            dir_("", mode=0o700),
+            file("f", b"x", uid=2**32 - 1, mtime_ns=-1, xattrs={"user.a": b"\0", "user.b": b""}),
+            file(b"\xff\n", xattrs={"user.a": b"v" * 65536}),
+            symlink("s", "/t"),
+            link("h", "f"),
+            fifo("p"),
+            block("b", 2**32 - 1, 2**32 - 1),
+            sparse("hole", 2**63 - 1, [(5, b"x"), (2**62, b"y")]),
+            sparse("all hole", 7, []),
+            whiteout("gone"),
+            whiteout("d/gone"),
+            opaque("d"),
+            opaque(),
+        )
+    ]
+)
+
+
+def sealed(raw: bytes) -> bytes:
+    return raw + hashlib.sha256(raw).digest()
+
+
+def test_every_kind_of_entry_is_read_back() -> None:
+    assert decode(encode(NASTY)) == NASTY
+
+
+def test_an_empty_changeset_is_read_back() -> None:
+    empty = Changeset((), frozenset(), frozenset())
+    assert decode(encode(empty)) == empty
+
+
+def test_equal_changesets_give_equal_bytes() -> None:
+    paths = [b"%d" % i for i in range(100)]
+    first = Changeset((), frozenset(paths), frozenset(reversed(paths)))
+    assert encode(first) == encode(Changeset((), frozenset(reversed(paths)), frozenset(paths)))
+
+
+def test_a_file_may_have_no_digest() -> None:
+    entry = Entry(b"f", stat.S_IFREG, 0, 0, 0, 5, b"", False, (0, 0), (), 512, ((0, 1),), b"")
+    assert decode(encode(Changeset((entry,), frozenset(), frozenset()))).entries == (entry,)
+
+
+def test_any_cut_is_noticed() -> None:
+    raw = encode(NASTY)
+    for length in [*range(200), *range(200, len(raw), 997), len(raw) - 1]:
+        with pytest.raises(LayerIndexDamaged):
+            decode(raw[:length])
+    with pytest.raises(LayerIndexDamaged):
+        decode(raw + b"x")
+
+
+def test_any_flipped_byte_is_noticed() -> None:
+    raw = encode(NASTY)
+    for at in [*range(400), *range(400, len(raw), 997), *range(len(raw) - 40, len(raw))]:
+        broken = bytearray(raw)
+        broken[at] ^= 0x10
+        with pytest.raises(LayerIndexDamaged):
+            decode(bytes(broken))
+
+
+def test_another_version_is_damaged() -> None:
+    raw = bytearray(encode(NASTY)[:-32])
+    struct.pack_into("<I", raw, 8, index.INDEX_VERSION + 1)
+    with pytest.raises(LayerIndexDamaged, match=f"version {index.INDEX_VERSION}"):
+        decode(sealed(bytes(raw)))
+
+
+def test_numbers_that_lie_under_a_good_seal_are_noticed() -> None:
+    raw = encode(NASTY)[:-32]
+    for at in range(8, 8 + 8 + 6 * 8 + 3 * len(NASTY.entries)):
+        for value in (0, 1, 0x7F, 0xFF):
+            broken = bytearray(raw)
+            broken[at] = value
+            try:
+                assert isinstance(decode(sealed(bytes(broken))), Changeset)
+            except LayerIndexDamaged:
+                pass
