@@ -57,52 +57,43 @@ class UsageError(ImagefsError):
     exit_code = EXIT_USAGE
 
 
-class InvalidReference(UsageError, ValueError):
-    """*text* is no image reference, because of *reason*."""
+class Malformed(UsageError, ValueError):
+    """*text*, as written by somebody, cannot be understood, because of *reason*.  Abstract: raise a leaf."""
+
+    kind: str
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(text, reason)
         self.text = text
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"invalid {self.kind} '{printable(self.text)}': {self.reason}"
+
+
+class InvalidReference(Malformed):
+    """No image reference.  Worded as docker words it."""
 
     def __str__(self) -> str:
         return f"invalid reference format: {self.reason} (in '{printable(self.text)}')"
 
 
-class InvalidDigest(UsageError, ValueError):
-    """*text* is no digest, because of *reason*."""
+class InvalidDigest(Malformed):
+    """No digest."""
 
-    def __init__(self, text: str, reason: str) -> None:
-        super().__init__(text, reason)
-        self.text = text
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"invalid digest '{printable(self.text)}': {self.reason}"
+    kind = "digest"
 
 
-class InvalidPlatform(UsageError, ValueError):
-    """*text* is no platform specifier, because of *reason*."""
+class InvalidPlatform(Malformed):
+    """No platform specifier."""
 
-    def __init__(self, text: str, reason: str) -> None:
-        super().__init__(text, reason)
-        self.text = text
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"invalid platform '{printable(self.text)}': {self.reason}"
+    kind = "platform"
 
 
-class InvalidMountOption(UsageError, ValueError):
-    """The mount option *option*, as written, cannot be meant, because of *reason*."""
+class InvalidMountOption(Malformed):
+    """No mount option, or one with a value it cannot have."""
 
-    def __init__(self, option: str, reason: str) -> None:
-        super().__init__(option, reason)
-        self.option = option
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"mount option '{printable(self.option)}': {self.reason}"
+    kind = "mount option"
 
 
 # ---- did they answer wrongly? ----
@@ -302,6 +293,18 @@ class BlobNotFound(StoreError):
 
     def __str__(self) -> str:
         return f"{self.what} {self.digest} is missing from the store; pull the image again"
+
+
+class LayerDamaged(StoreError):
+    """A stored layer's tar ends before *offset*, up to which its index promises data."""
+
+    def __init__(self, diff_id: str, offset: int) -> None:
+        super().__init__(diff_id, offset)
+        self.diff_id = diff_id
+        self.offset = offset
+
+    def __str__(self) -> str:
+        return f"layer {self.diff_id} is damaged: its tar ends before offset {self.offset}; pull the image again"
 
 
 class LayerIndexDamaged(StoreError):

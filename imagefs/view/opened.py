@@ -4,12 +4,11 @@ Receives a store and the image somebody entered; hands on its `Tree` and open la
 have not been used for long are dropped and made again.
 """
 
-import errno
 import os
 import threading
 from collections import OrderedDict
 
-from imagefs.errors import BlobNotFound, ContentError
+from imagefs.errors import BlobNotFound, LayerDamaged
 from imagefs.layer.changeset import Entry
 from imagefs.layer.indexed import stored_changeset
 from imagefs.oci.digest import DiffId, Digest
@@ -20,20 +19,6 @@ from imagefs.store.store import Store
 
 MAX_KEPT_INODES = 1_000_000
 """How many inodes all kept trees may have together, beyond the one in use: some 600 MB."""
-
-
-class LayerTruncated(ContentError):
-    """A layer's tar ends before the data its index promises."""
-
-    errno = errno.EIO
-
-    def __init__(self, diff_id: DiffId, offset: int) -> None:
-        super().__init__(diff_id, offset)
-        self.diff_id = diff_id
-        self.offset = offset
-
-    def __str__(self) -> str:
-        return f"layer {self.diff_id} is damaged: its tar ends before offset {self.offset}; pull the image again"
 
 
 class OpenFile:
@@ -55,7 +40,7 @@ class OpenFile:
     def read(self, offset: int, size: int) -> bytes:
         """Return up to *size* bytes from byte *offset*; fewer mean end of file and nothing else.
 
-        Raises: LayerTruncated, OSError.
+        Raises: LayerDamaged, OSError.
         """
         size = min(size, self._entry.size - offset)
         if size <= 0:
@@ -78,7 +63,7 @@ class OpenFile:
         while len(data) < size:  # a signal may cut a read short; only nothing at all means the end
             more = os.pread(self._descriptor, size - len(data), offset + len(data))
             if not more:
-                raise LayerTruncated(self._diff_id, offset + size)
+                raise LayerDamaged(str(self._diff_id), offset + size)
             data += more
         return data
 
