@@ -8,6 +8,8 @@ from imagefs.errors import InvalidMountOption
 _MOUNT_EPILOG = """\
 options for -o:
   allow_other     let other users in too, as far as permissions allow
+  default_permissions
+                  let modes and owners in images count for you, too
   uid=, gid=      show everything as belonging to this user, this group
   umask=          take these permissions away, in octal
   nonempty        mount over a folder that holds files
