@@ -113,7 +113,7 @@ def _matches(name: "Reference", pattern: str) -> bool:
 
 def run_inspect(namespace: argparse.Namespace) -> int:
     """Print a JSON array with what is known of each image; those not found are reported after it."""
-    from imagefs.cli.main import report
+    from imagefs.cli.report import report
 
     found: list[dict[str, object]] = []
     failures: list[ImagefsError] = []
@@ -174,7 +174,7 @@ def run_tag(namespace: argparse.Namespace) -> int:
 
 def run_rm(namespace: argparse.Namespace) -> int:
     """Remove names and images; what cannot be removed is reported, the others are removed all the same."""
-    from imagefs.cli.main import report
+    from imagefs.cli.report import report
     from imagefs.store.removal import remove
 
     statuses = []

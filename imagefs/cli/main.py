@@ -1,4 +1,4 @@
-"""``imagefs``: options common to all commands, and the one place where errors become text and exit status."""
+"""``imagefs``: options common to all commands, and the last place where errors are caught."""
 
 import argparse
 import logging
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from imagefs import __version__
 from imagefs.cli import images, load, mount, pull
-from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED, ImagefsError, describe
+from imagefs.cli.report import report
+from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED
 from imagefs.store.location import default_store_path
 
 
@@ -61,18 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return report(error)
     return status
-
-
-def report(error: Exception) -> int:
-    """Print *error* as one sentence on standard error and return the exit status it stands for."""
-    if isinstance(error, ImagefsError):
-        print(f"imagefs: {error}", file=sys.stderr)
-        return error.exit_code
-    if isinstance(error, OSError):
-        print(f"imagefs: {describe(error)}", file=sys.stderr)
-        return EXIT_FAILURE
-    print(f"imagefs: internal error, please report it with the output of --debug: {describe(error)}", file=sys.stderr)
-    return EXIT_FAILURE
 
 
 def entry() -> None:

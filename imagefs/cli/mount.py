@@ -77,7 +77,7 @@ def run_mount(namespace: argparse.Namespace) -> int:
 
 def run_umount(namespace: argparse.Namespace) -> int:
     """Unmount all that can be; those that cannot are reported."""
-    from imagefs.cli.main import report
+    from imagefs.cli.report import report
     from imagefs.errors import MountError
     from imagefs.mount.unmount import unmount
 

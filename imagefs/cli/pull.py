@@ -54,7 +54,7 @@ def add_platform_option(command: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace) -> int:
     """Pull all references and return the exit status of the first that failed, 0 if none did."""
-    from imagefs.cli.main import report
+    from imagefs.cli.report import report
     from imagefs.oci.reference import Reference
     from imagefs.registry.client import RegistryClient
     from imagefs.store.store import Store

@@ -218,7 +218,7 @@ def test_skopeo_and_imagefs_agree_on_what_was_pushed(tool: Tool, registry: Regis
         pytest.skip("skopeo is not installed")
     for name, tag in (("small", "v2"), ("small-zstd", "v2"), ("alpine", "3.20")):
         target = f"{registry.host}/real/{name}:{tag}"
-        copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false"]
+        copy = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]
         subprocess.run([*copy, f"oci:{folder}/images/{name}:{tag}", f"docker://{target}"], check=True, timeout=120)
         status, out, err = tool.pull("-q", target)
         assert (status, out, err) == (0, [target], "")
