@@ -1,0 +1,173 @@
+"""``ls``, ``inspect``, ``tag``, ``rm`` as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from imagefs.cli.main import main
+from imagefs.errors import EXIT_CODES
+from imagefs.store.store import Store
+from tests.support.images import add_image
+from tests.support.layers import file, layer
+
+ONE, TWO = layer(file("one", b"1" * 1000)), layer(file("two", b"2"))
+DIGEST = "sha256:" + "e" * 64
+
+
+class Shell:
+    """Runs commands on one store."""
+
+    def __init__(self, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.store = store
+        self._capsys = capsys
+
+    def __call__(self, *args: str) -> tuple[int, str, str]:
+        status = main(["--store", str(self.store), *args])
+        said = self._capsys.readouterr()
+        return status, said.out, said.err
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    with Store.open(tmp_path / "store", create=True) as store:
+        add_image(store, [ONE], "alpine:3.19", "localhost:5000/app:dev", created="2020-01-01T00:00:00Z", label="old")
+        add_image(store, [ONE, TWO], f"alpine:3.20@{DIGEST}", created="2024-01-01T00:00:00Z")
+    return Shell(tmp_path / "store", capsys)
+
+
+def test_ls_prints_a_line_for_each_tag_newest_first(shell: Shell) -> None:
+    status, out, _ = shell("ls")
+    header, *rows = [line.split("   ") for line in out.splitlines()]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert status == 0
+    assert [cell.strip() for cell in header if cell.strip()] == [
+        "REPOSITORY",
+        "TAG",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+        "MOUNT PATH",
+    ]
+    assert [(row[0], row[1], row[-1]) for row in cells] == [
+        ("alpine", "3.20", "alpine/3.20"),
+        ("alpine", "3.19", "alpine/3.19"),
+        ("localhost:5000/app", "dev", "localhost:5000/app/dev"),
+    ]
+    assert all(row[3].endswith(" ago") for row in cells)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [("alpine", 2), ("alpine:3.19", 1), ("al*", 2), ("*", 2), ("*/app", 1), ("localhost:5000/app:dev", 1), ("none", 0)],
+)
+def test_ls_with_a_reference_shows_what_docker_would(shell: Shell, pattern: str, count: int) -> None:
+    status, out, _ = shell("ls", "-q", pattern)
+    assert status == 0
+    assert len(out.splitlines()) == count
+
+
+def test_ls_of_a_store_that_does_not_exist_yet_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shell = Shell(tmp_path / "none", capsys)
+    status, out, _ = shell("ls")
+    assert status == 0
+    assert len(out.splitlines()) == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_image_whose_tag_moved_is_shown_without_a_name(shell: Shell) -> None:
+    shell("tag", "alpine:3.20", "localhost:5000/app:dev")
+    shell("tag", "alpine:3.20", "alpine:3.19")
+    _, out, _ = shell("ls")
+    last = out.splitlines()[-1].split()
+    assert last[:2] == ["<none>", "<none>"]
+    assert last[-1].startswith(".imagefs/images/")
+
+
+def test_inspect_prints_an_array_in_dockers_shape(shell: Shell) -> None:
+    status, out, _ = shell("inspect", "alpine:3.20", "localhost:5000/app:dev")
+    new, old = json.loads(out)
+    assert status == 0
+    assert new["RepoTags"] == ["alpine:3.20"]
+    assert new["RepoDigests"] == [f"alpine@{DIGEST}"]
+    assert new["RootFS"]["Layers"][0] == old["RootFS"]["Layers"][0]
+    assert (old["Architecture"], old["Os"], old["Config"]["Labels"]) == ("amd64", "linux", {"label": "old"})
+    assert old["MountPaths"] == ["alpine/3.19", "localhost:5000/app/dev"]
+
+
+def test_inspect_prints_what_it_finds_and_reports_the_rest(shell: Shell) -> None:
+    status, out, err = shell("inspect", "alpine:3.20", "alpine:3.2")
+    assert status == 7
+    assert len(json.loads(out)) == 1
+    assert "no such image: alpine:3.2; did you mean alpine:3.20" in err
+
+
+def test_tag_gives_another_name_and_says_nothing(shell: Shell) -> None:
+    assert shell("tag", "alpine:3.19", "mine") == (0, "", "")
+    _, out, _ = shell("ls", "-q", "mine:latest")
+    _, id_, _ = shell("ls", "-q", "alpine:3.19")
+    assert out == id_
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (f"x@{DIGEST}", "refusing to create a tag with a digest reference"),
+        ("sha256", "ambiguous"),
+        ("Big", "must be lowercase"),
+        ("x:" + "t" * 129, "invalid reference format"),
+    ],
+)
+def test_tag_refuses_what_docker_refuses(shell: Shell, target: str, said: str) -> None:
+    status, _, err = shell("tag", "alpine:3.19", target)
+    assert status == 2
+    assert said in err
+
+
+def test_rm_says_what_it_untagged_and_deleted(shell: Shell) -> None:
+    status, out, _ = shell("rm", "alpine:3.19", "localhost:5000/app:dev")
+    assert status == 0
+    first, second, third = out.splitlines()
+    assert (first, second) == ("Untagged: alpine:3.19", "Untagged: localhost:5000/app:dev")
+    assert third.startswith("Deleted: sha256:")
+
+
+def test_rm_removes_the_others_when_one_cannot_be(shell: Shell) -> None:
+    status, out, err = shell("rm", "nothing", "alpine:3.20")
+    assert status == 7
+    assert "no such image: nothing" in err
+    assert out.startswith("Untagged: alpine:3.20\n")
+
+
+def test_rm_by_id_with_names_in_two_repositories_needs_force(shell: Shell) -> None:
+    id_ = shell("ls", "-q", "alpine:3.19")[1].strip()
+    status, _, err = shell("rm", id_)
+    assert status == 7
+    assert "referenced in multiple repositories" in err
+    assert shell("rm", "-f", id_)[0] == 0
+
+
+def test_wrong_usage_exits_2_and_help_lists_the_exit_codes(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    for args in ([], ["frobnicate"], ["pull"], ["--nonsense"]):
+        with pytest.raises(SystemExit) as caught:
+            main(args)
+        assert caught.value.code == 2
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for code, meaning in EXIT_CODES:
+        assert f"{code:>3}  {meaning}" in said
+
+
+def test_an_internal_error_is_one_sentence_and_never_a_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Store) -> None:
+        raise ZeroDivisionError("something\nunforeseen")
+
+    monkeypatch.setattr(Store, "images", broken)
+    status, _, err = shell("ls")
+    assert status == 1
+    assert err == (
+        "imagefs: internal error, please report it with the output of --debug:"
+        " ZeroDivisionError: something\\nunforeseen\n"
+    )
