@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imagefs.errors import InvalidManifest, RegistryError, Unauthorized, printable
 from imagefs.registry.boundaries import (
@@ -47,11 +47,8 @@ _OAUTH_UNSUPPORTED = frozenset({400, 401, 404, 405})
 
 @dataclass(frozen=True, slots=True)
 class _Granted:
-    header: str
+    header: str = field(repr=False)
     expires_s: float
-
-    def __repr__(self) -> str:
-        return "_Granted(…)"
 
 
 class Authorizer:

@@ -80,6 +80,7 @@ class RegistryClient:
         it is larger than any manifest may be.
         """
         asked = self._session.asked("manifest", repository, str(reference))
+        self._session.root_url()  # not inside what is tried again: a registry that cannot be reached at all is final
         return retrying(self._retry, functools.partial(self._manifest, repository, reference, asked))
 
     def document(self, repository: str, descriptor: Descriptor, *, limit_bytes: int) -> bytes:
@@ -158,9 +159,11 @@ class RegistryClient:
 
     def _blob(self, repository: str, descriptor: Descriptor, what: str) -> Iterator[bytes]:
         if descriptor.data is not None:
-            return iter((descriptor.data,))
+            yield descriptor.data
+            return
+        self._session.root_url()
         open_at = functools.partial(self._open_blob, repository, descriptor)
-        return download(open_at, descriptor.digest, descriptor.size, what=what, policy=self._retry)
+        yield from download(open_at, descriptor.digest, descriptor.size, what=what, policy=self._retry)
 
     def _open_blob(self, repository: str, descriptor: Descriptor, offset: int) -> Opened:
         asked = self._session.asked("blob", repository, str(descriptor.digest))

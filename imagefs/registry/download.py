@@ -77,7 +77,7 @@ def download(
                 raise RegistryUnavailable(f"the transfer of {what} {digest} ended after {received} of {size} bytes")
             break
         except RegistryError as error:
-            if received == size:  # it broke behind the last byte
+            if body is not None and received == size:  # it broke behind the last byte
                 break
             attempts.failed(error, progress_bytes=received - counted)
             counted = received

@@ -31,6 +31,7 @@ class Seen:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    client_certificate: bool = False
 
     @property
     def path(self) -> str:
@@ -75,6 +76,7 @@ class Registry:
     valid_tokens: set[str] = field(default_factory=set)
     seen: list[Seen] = field(default_factory=list)
     certificate: Path | None = None
+    ask_client_certificate: bool = False
     _faults: list[tuple[str, Fault, bool]] = field(default_factory=list)
 
     def __enter__(self) -> "Registry":
@@ -88,6 +90,9 @@ class Registry:
         if self.certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.certificate)
+            if self.ask_client_certificate:
+                context.load_verify_locations(self.certificate)
+                context.verify_mode = ssl.CERT_OPTIONAL
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
@@ -179,7 +184,8 @@ class Handler(BaseHTTPRequestHandler):
     def _handle(self, body: bytes) -> None:
         registry = self.registry
         headers = {name.lower(): value for name, value in self.headers.items()}
-        seen = Seen(self.command, self.path, headers, body)
+        shown = isinstance(self.connection, ssl.SSLSocket) and bool(self.connection.getpeercert())
+        seen = Seen(self.command, self.path, headers, body, shown)
         registry.seen.append(seen)
         fault = registry.next_fault(seen.path)
         if fault is not None and fault(self):
@@ -320,11 +326,11 @@ def cut(content: bytes, after: int, *, announce: int | None = None) -> Fault:
     return answer
 
 
-def endless(piece: bytes = b" " * 65536, **headers: str) -> Fault:
+def endless(piece: bytes = b" " * 65536, *, code: int = 200, **headers: str) -> Fault:
     """Send chunks until the client has enough."""
 
     def answer(handler: Handler) -> bool:
-        handler.send_response(int(headers.pop("status", "200")))
+        handler.send_response(code)
         handler.send_header("Transfer-Encoding", "chunked")
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
