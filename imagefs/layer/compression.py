@@ -13,6 +13,7 @@ no reader would show do not belong into a layer.
 Source: RFC 1952; RFC 8878.
 """
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -32,13 +33,14 @@ MAX_ZSTD_WINDOW_BYTES = 1 << 27
 _MAX_GZIP_HEADER_BYTES = 128 * 1024  # the extra field can have 64 KiB; file name and comment are never long
 _SNIFFED_BYTES = 13
 
+BZIP2_MAGIC = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", re.DOTALL)
+"""A level and the mark of the first block, or of the end: a tar may well begin with a name in BZh."""
 _UNSUPPORTED = (
-    (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"\x1f\x9d", "compress"),
     (b"\x1f\xa0", "compress"),
-    (b"LZIP", "lzip"),
+    (b"LZIP\x01", "lzip"),
     (b"PK\x03\x04", "zip"),
 )
 
@@ -100,6 +102,8 @@ def _codec_of(head: bytes) -> _Codec:
         return _Gzip()
     if head.startswith(_ZSTD_MAGIC) or _is_skippable(head[:4]):
         return _Zstd()
+    if BZIP2_MAGIC.match(head):
+        raise InvalidLayer("bzip2 compression is not supported; layers are gzip, zstd or uncompressed")
     for magic, name in _UNSUPPORTED:
         if head.startswith(magic):
             raise InvalidLayer(f"{name} compression is not supported; layers are gzip, zstd or uncompressed")

@@ -15,20 +15,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imagefs.errors import InvalidArchive, InvalidLayer
-from imagefs.layer.compression import decompress, decompressor
 from imagefs.oci.document import parse_json
 from imagefs.transfer.docker_archive import MAX_LIST_BYTES, DockerArchive
 from imagefs.transfer.layout import DirSource, LayoutSource
 from imagefs.transfer.members import FolderMembers, Members, TarMembers, read
+from imagefs.transfer.outer_compression import is_compressed, uncompressed
 from imagefs.transfer.source import ArchiveSource
 
 STANDARD_INPUT = "-"
 
-_CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = 512
 _OTHER_MAGIC = (
-    (b"\xfd7zXZ\x00", "xz-compressed"),
-    (b"BZh", "bzip2-compressed"),
     (b"PK\x03\x04", "a zip file"),
     (b"hsqs", "a squashfs file"),
 )
@@ -61,12 +58,16 @@ def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path) -> Iterator[A
     if seekable:
         head = os.pread(descriptor, _HEAD_BYTES, 0)
         _refuse_others(head, label)
-        if _is_uncompressed(head, label):
+        try:
+            in_place = not is_compressed(head)
+        except InvalidLayer as error:
+            raise InvalidArchive(label, error.reason) from error
+        if in_place:
             yield _source(TarMembers(descriptor, label=label))
             return
     with tempfile.TemporaryFile(dir=spool_folder) as spool:
         try:
-            for chunk in decompress(iter(lambda: file.read(_CHUNK_BYTES), b"")):
+            for chunk in uncompressed(file):
                 spool.write(chunk)
         except InvalidLayer as error:
             raise InvalidArchive(label, error.reason) from error
@@ -75,20 +76,14 @@ def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path) -> Iterator[A
         yield _source(TarMembers(spool.fileno(), label=label))
 
 
-def _is_uncompressed(head: bytes, label: str) -> bool:
-    """Return whether decompression would leave what begins with *head* as it is."""
-    try:
-        return b"".join(decompressor().feed(head)) == head
-    except InvalidLayer as error:
-        raise InvalidArchive(label, error.reason) from error
-
-
 def _refuse_others(magic: bytes, label: str) -> None:
     if not magic:
         raise InvalidArchive(label, "it is empty")
     for beginning, kind in _OTHER_MAGIC:
         if magic.startswith(beginning):
-            raise InvalidArchive(label, f"it is {kind}; expected a tar file, plain or compressed with gzip or zstd")
+            raise InvalidArchive(
+                label, f"it is {kind}; expected a tar file, plain or compressed with gzip, zstd, bzip2 or xz"
+            )
 
 
 def _source(members: Members) -> ArchiveSource:

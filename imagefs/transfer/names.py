@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from imagefs.errors import InvalidReference, UsageError
 from imagefs.oci.reference import DEFAULT_TAG, Reference, is_valid_tag
 
-_EXTENSIONS = re.compile(r"(\.oci)?(\.tar)?(\.(gz|tgz|zst|zstd|tzst|tar|tgz))?$", re.IGNORECASE)
+_EXTENSIONS = re.compile(r"(\.oci)?(\.tar)?(\.(gz|tgz|zst|zstd|tzst|bz2|tbz2?|xz|txz|tar))?$", re.IGNORECASE)
 _ALLOWED_RUN = re.compile(r"[._]|__|-+")
 
 

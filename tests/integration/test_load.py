@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import stat
 import sys
@@ -131,7 +132,12 @@ def as_tar_of_dot(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder / "my-image.tar"
 
 
-PACKINGS = [as_folder, as_tar, as_gzip, as_tar_of_dot]
+def as_xz(folder: Path, files: Mapping[str, bytes]) -> Path:
+    (folder / "my-image.tar.xz").write_bytes(lzma.compress(tar(files)))
+    return folder / "my-image.tar.xz"
+
+
+PACKINGS = [as_folder, as_tar, as_gzip, as_xz, as_tar_of_dot]
 Packing = Callable[[Path, Mapping[str, bytes]], Path]
 
 
