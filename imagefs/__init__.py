@@ -14,7 +14,8 @@ The architecture on one page.  Data flows one way::
 * `store` keeps layers as raw tars named by diff_id, documents verbatim, and a catalog of images and tags.
 * `overlay` defines the union of changesets declaratively and computes a `Tree`.
 * `view` answers what a kernel may ask of a mounted store, by inode; it knows no FUSE.
-* `mount` puts a view under a mount point and keeps it there.
+* `mount` puts a view under a mount point and keeps it there, with one of two drivers: `kernel` speaks the FUSE protocol
+  on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.
 * `cli` is a file per verb or family of verbs.
 
 Nothing left of `mount` knows that FUSE exists; nothing right of `transfer` knows that there is a network.  Each
@@ -29,6 +30,8 @@ Decisions worth knowing before changing anything:
 * Names and paths inside images are bytes.  Values are frozen.  Parsing happens once, at the edge.
 * A directory is known in the union by what its layers say of it, not by the order in which they say it.
 * Everything durable is written, verified, fsynced and renamed before the catalog names it.
+* A node id is computed from (slot, index): which image at which path, and which of its inodes.  It means the same content
+  for ever, so the kernel may believe for ever what it is told inside an image; only names of images are short-lived.
 * Errors are one tree (`errors`), which knows errno and exit status; one function turns them into each.
 
 Docstrings are contracts in the style of PEP 257: a summary, what is not obvious of shapes, order, units, ownership and

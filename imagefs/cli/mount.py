@@ -16,7 +16,7 @@ options for -o:
   noexec          do not run programs from the mount
   suid, dev       respect set-user-ID programs, device files (root only; think twice)
   store=, image=, log_file=, driver=
-                  as --store, REF, --log-file; "fusepy" is the only driver
+                  as --store, REF, --log-file; drivers are "kernel" (Linux) and "fusepy"
 
 Whatever images come and go in the store while it is mounted appears and disappears in the mount.
 """

@@ -9,6 +9,7 @@ mean nothing here and are never an error.
 import difflib
 import grp
 import pwd
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 from imagefs.errors import InvalidMountOption
 from imagefs.view.presentation import Presentation
 
-DRIVERS = ("fusepy",)
+DRIVERS = ("kernel", "fusepy")
+DEFAULT_DRIVER = "kernel" if sys.platform == "linux" else "fusepy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class MountOptions:
 
     store: Path | None = None
     image: str | None = None
-    driver: str = DRIVERS[0]
+    driver: str = DEFAULT_DRIVER
     log_file: Path | None = None
     presentation: Presentation = field(default_factory=Presentation)
     allow_other: bool = False

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from imagefs.errors import InvalidMountOption
 from imagefs.mount import daemon
-from imagefs.mount.mountpoint import check_fuse, check_mountpoint, confirm_mounted
+from imagefs.mount.mountpoint import check_fuse, check_mountpoint, confirm_mounted, raise_read_ahead
 from imagefs.mount.options import MountOptions
 
 
@@ -50,6 +50,7 @@ def mount(
     else:
         daemon.start(serve, log_file=options.log_file)
         confirm_mounted(target)
+        raise_read_ahead(target)
 
 
 def _serve(
@@ -60,7 +61,11 @@ def _serve(
     options: MountOptions,
     ready: Callable[[], None],
 ) -> None:
-    from imagefs.mount import fusepy_driver
+    # Imported late: only the process that serves needs a driver, and only the portable one needs libfuse.
+    if options.driver == "kernel":
+        from imagefs.mount.kernel import serve
+    else:
+        from imagefs.mount.fusepy_driver import serve
     from imagefs.store.store import Store
     from imagefs.view.filesystem import Filesystem
 
@@ -76,4 +81,4 @@ def _serve(
             store.record_mount(mountpoint=str(target), image=image.id if image else None, reference=reference)
         )
         filesystem = Filesystem.for_image(store, image) if image else Filesystem.for_store(store)
-        fusepy_driver.serve(filesystem, target, source=source, options=options, ready=ready)
+        serve(filesystem, target, source=source, options=options, ready=ready)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from imagefs.errors import BlobNotFound
 from imagefs.oci.digest import Digest
 from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
 from imagefs.store.catalog import Image
@@ -119,6 +120,10 @@ class Filesystem:
         folders = sum(1 for _ in found.listed)
         return self._name_attributes(node, stat.S_IFDIR | 0o555, 2 + folders, 0)
 
+    def is_lasting(self, node: NodeId) -> bool:
+        """Return whether *node* is inside an image: what is known of it, and of names in it, never changes."""
+        return self._split(node)[0] != 0
+
     def inode_number(self, node: NodeId) -> int:
         """Return the number that `getattr` shows for *node*, without resolving any image."""
         slot, index = self._split(node)
@@ -218,7 +223,14 @@ class Filesystem:
         return binding
 
     def _tree(self, slot: int) -> Tree:
-        return self._images.tree(self._binding(slot).image)
+        image = self._binding(slot).image
+        try:
+            return self._images.tree(image)
+        except BlobNotFound:
+            # Somebody is still in a folder of an image that is no more; damage is for those that are.
+            if any(known.id == image.id for known in self._store.images()):
+                raise
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
     def _refresh(self) -> None:
         """Bring the directories of names up to date, if they could be older than REFRESH_S."""

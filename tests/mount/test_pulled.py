@@ -13,7 +13,15 @@ from tests.support.nasty import nasty_layout
 from tests.support.real_registry import RealRegistry, real_registry
 from tests.support.snapshot import differences, snapshot
 
-pytestmark = [*needs_fuse, pytest.mark.tools, needs_root, needs("umoci"), needs("skopeo"), needs("docker-registry")]
+pytestmark = [
+    *needs_fuse,
+    pytest.mark.usefixtures("driver"),
+    pytest.mark.tools,
+    needs_root,
+    needs("umoci"),
+    needs("skopeo"),
+    needs("docker-registry"),
+]
 PLATFORMS = {
     "linux/arm/v7": ["--override-arch=arm", "--override-variant=v7"],
     "linux/riscv64": ["--override-arch=riscv64"],
@@ -30,7 +38,7 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def line(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     folder = tmp_path_factory.mktemp("line")
     with real_registry(folder / "registry") as registry:
         registry.push(nasty_layout(folder / "nasty"), "1", "nasty:1")

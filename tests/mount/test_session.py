@@ -31,7 +31,7 @@ from tests.support.mounts import (
     wait_until,
 )
 
-pytestmark = needs_fuse
+pytestmark = [*needs_fuse, pytest.mark.usefixtures("driver")]
 
 ONE = layer(
     dir_("etc"), file("etc/release", b"one\n"), file("secret", b"secret\n", mode=0o600), file("run", mode=0o4755)
@@ -194,23 +194,34 @@ def test_a_missing_store_is_told(tmp_path: Path, folder: Path) -> None:
 
 def test_a_missing_libfuse_is_told_with_what_to_install(store: Path, folder: Path) -> None:
     env = {"FUSE_LIBRARY_PATH": "/nonexistent/libfuse.so"}
-    failed = imagefs("--store", store, "mount", folder, env=env, check=False)
+    failed = imagefs("--store", store, "mount", "-o", "driver=fusepy", folder, env=env, check=False)
     assert failed.returncode == 8
     assert "libfuse2" in failed.stderr
 
 
 @needs_root
-def test_what_libfuse_says_of_a_failure_reaches_the_caller(store: Path, folder: Path) -> None:
+def test_what_the_system_says_of_a_failure_reaches_the_caller(store: Path, folder: Path, driver: str) -> None:
     without_privilege = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]
     failed = subprocess.run(
-        [*without_privilege, sys.executable, "-m", "imagefs", "--store", store, "mount", folder],
+        [
+            *without_privilege,
+            sys.executable,
+            "-m",
+            "imagefs",
+            "--store",
+            store,
+            "mount",
+            "-o",
+            f"driver={driver}",
+            folder,
+        ],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert failed.returncode == 8
-    assert "mount failed: Operation not permitted" in failed.stderr
+    assert "failed: Operation not permitted" in failed.stderr
     assert not is_mounted(folder)
 
 
@@ -365,7 +376,7 @@ exec setpriv --reuid nobody --regid nogroup --clear-groups \\
 
 
 @needs_root
-def test_an_ordinary_user_mounts_and_unmounts(store: Path) -> None:
+def test_an_ordinary_user_mounts_and_unmounts(store: Path, driver: str) -> None:
     with public_folder() as shared:
         subprocess.run(["cp", "-r", str(store), str(shared / "store")], check=True)
         (shared / "mnt").mkdir()
@@ -379,7 +390,7 @@ def test_an_ordinary_user_mounts_and_unmounts(store: Path) -> None:
             ! "$PYTHON" -m imagefs mount -o allow_other mnt-missing
             grep -q '^user_allow_other' /etc/fuse.conf || ! "$PYTHON" -m imagefs mount -o allow_other "$MNT"
             ! "$PYTHON" -m imagefs mount -o suid "$MNT"
-            "$PYTHON" -m imagefs mount "$MNT"
+            "$PYTHON" -m imagefs mount -o "driver=$DRIVER" "$MNT"
             cat "$MNT/app/2/etc/release"
             "$PYTHON" -m imagefs mounts
             "$PYTHON" -m imagefs umount "$MNT"
@@ -393,6 +404,7 @@ def test_an_ordinary_user_mounts_and_unmounts(store: Path) -> None:
                 "DEVICE": device,
                 "PYTHON": sys.executable,
                 "MNT": str(shared / "mnt"),
+                "DRIVER": driver,
                 "IMAGEFS_STORE": str(shared / "store"),
             },
             cwd=CHECKOUT,

@@ -17,7 +17,7 @@ from tests.support.mounts import mounted, needs_fuse
 from tests.support.nasty import nasty_layout
 from tests.support.snapshot import differences, snapshot
 
-pytestmark = [*needs_fuse, pytest.mark.tools, needs("umoci")]
+pytestmark = [*needs_fuse, pytest.mark.usefixtures("driver"), pytest.mark.tools, needs("umoci")]
 SHOWS_WITHIN_S = 1.0
 
 
@@ -31,7 +31,7 @@ class Mounted:
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+def everything(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
     folder = tmp_path_factory.mktemp("trees")
     layouts = {"nasty": (nasty_layout(folder / "nasty"), ["1", "2"])}
     if data := data_dir():

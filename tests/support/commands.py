@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 
+DRIVER_VARIABLE = "IMAGEFS_TEST_DRIVER"
+
 
 def imagefs(
     *args: str | Path, env: Mapping[str, str] | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run the imagefs of this checkout; with *check* fail with what it said."""
+    """Run the imagefs of this checkout; with *check* fail with what it said.
+
+    Where ``IMAGEFS_TEST_DRIVER`` names a driver, mounts are made with that.
+    """
+    driver = os.environ.get(DRIVER_VARIABLE)
+    if driver and "mount" in args:
+        after = args.index("mount") + 1
+        args = (*args[:after], "-o", f"driver={driver}", *args[after:])
     return run([sys.executable, "-m", "imagefs", *args], env=env, check=check)
 
 

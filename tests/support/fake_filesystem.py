@@ -49,6 +49,7 @@ class FakeFilesystem:
     """Node ids count from 1; the inode numbers shown are far above 32 bits."""
 
     def __init__(self) -> None:
+        self.lasting = True
         self.nodes = [FakeNode(mode=stat.S_IFDIR | 0o755)]
         self.opened: list[FakeFile] = []
 
@@ -93,6 +94,9 @@ class FakeFilesystem:
             mtime_ns=found.mtime_ns,
             rdev=found.rdev,
         )
+
+    def is_lasting(self, node: NodeId) -> bool:
+        return self.lasting
 
     def inode_number(self, node: NodeId) -> int:
         return (1 << 40) + node

@@ -185,6 +185,17 @@ def test_a_missing_layer_is_an_error_and_not_an_absent_file(store: Store) -> Non
     view.close()
 
 
+def test_who_is_still_in_a_removed_image_is_told_that_it_is_stale(store: Store) -> None:
+    add_image(store, [SIMPLE], "one:1")
+    view = other(store)
+    folder = walk(view, "one/1/d")
+    remove(store, "one:1")
+    assert view.readdir(ROOT) == []  # it has noticed, and dropped the image's tree
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        view.lookup(folder, b"data")
+    view.close()
+
+
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])
 def test_a_missing_or_damaged_index_is_made_again(store: Store, damage: bytes | None) -> None:
     image = add_image(store, [SIMPLE], "one:1")
