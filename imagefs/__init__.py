@@ -30,8 +30,8 @@ Decisions worth knowing before changing anything:
 * Names and paths inside images are bytes.  Values are frozen.  Parsing happens once, at the edge.
 * A directory is known in the union by what its layers say of it, not by the order in which they say it.
 * Everything durable is written, verified, fsynced and renamed before the catalog names it.
-* A node id is computed from (slot, index): which image at which path, and which of its inodes.  It means the same content
-  for ever, so the kernel may believe for ever what it is told inside an image; only names of images are short-lived.
+* A node id is computed from (slot, index): which image at which path, and which of its inodes.  It means the same
+  content for ever, so the kernel may believe for ever what it is told inside an image; only names of images change.
 * Errors are one tree (`errors`), which knows errno and exit status; one function turns them into each.
 
 Docstrings are contracts in the style of PEP 257: a summary, what is not obvious of shapes, order, units, ownership and
