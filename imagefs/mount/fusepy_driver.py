@@ -27,20 +27,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from imagefs.errors import ImagefsError, MountError, describe, errno_of
 from imagefs.mount.options import MountOptions
-from imagefs.view.attributes import ROOT, Attributes, NodeId
+from imagefs.view.attributes import NAMES_VALID_S, ROOT, Attributes, NodeId
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
     from imagefs.view.opened import OpenFile
 
 ENCODING = "latin-1"
-CACHE_S = 0.3
-"""How long the kernel may believe a name, its absence, or attributes: a moved tag must show within a second."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
-# `ls -l` asks for these at every entry; "not supported" stops it asking, which "no such attribute" does not.
-_UNSUPPORTED = (b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default")
-
 _UNKNOWN_INO = 0xFFFFFFFF  # libfuse's FUSE_UNKNOWN_INO
 
 _log = logging.getLogger(__name__)
@@ -154,13 +149,7 @@ class Operations:
         return [name.decode(ENCODING) for name in self._filesystem.listxattr(self._node(path))]
 
     def getxattr(self, path: str, name: str, _position: int = 0) -> bytes:
-        raw = name.encode(ENCODING)
-        try:
-            return self._filesystem.getxattr(self._node(path), raw)
-        except OSError as error:
-            if error.errno == errno.ENODATA and raw in _UNSUPPORTED:
-                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)) from None
-            raise
+        return self._filesystem.getxattr(self._node(path), name.encode(ENCODING))
 
     def statfs(self, _path: str) -> dict[str, int]:
         found = self._filesystem.statfs()
@@ -261,9 +250,9 @@ def libfuse_options(source: str, options: MountOptions) -> dict[str, bool | str 
         "default_permissions": options.allow_other or options.default_permissions,
         "nonempty": True,  # libfuse would list the folder, which an autofs there answers only after we are mounted
         "use_ino": True,
-        "entry_timeout": CACHE_S,
-        "attr_timeout": CACHE_S,
-        "negative_timeout": CACHE_S,
+        "entry_timeout": NAMES_VALID_S,
+        "attr_timeout": NAMES_VALID_S,
+        "negative_timeout": NAMES_VALID_S,
     }
 
 

@@ -25,21 +25,17 @@ from imagefs.errors import ImagefsError, describe, errno_of
 from imagefs.mount import device, protocol
 from imagefs.mount.options import MountOptions
 from imagefs.mount.protocol import FOREVER_S, Opcode, Request
-from imagefs.view.attributes import NodeId
+from imagefs.view.attributes import NAMES_VALID_S, NodeId
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
     from imagefs.view.opened import OpenFile
 
-NAMES_VALID_S = 0.3
-"""How long the kernel may believe which images there are: a moved tag must show within a second."""
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 """Of prepared directory replies."""
 _SPINS = 200
 """Reads tried before sleeping, a tenth of a millisecond or two: on a virtual machine, waking up takes longer."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
-# `ls -l` asks for these at every entry; "not supported" stops it asking, which "no such attribute" does not.
-_UNSUPPORTED = frozenset({b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"})
 
 _log = logging.getLogger(__name__)
 
@@ -138,14 +134,7 @@ class Server:
         return [self._filesystem.readlink(request.node)]
 
     def _getxattr(self, request: Request) -> list[bytes]:
-        name = request.xattr_name
-        try:
-            value = self._filesystem.getxattr(request.node, name)
-        except OSError as error:
-            if error.errno == errno.ENODATA and name in _UNSUPPORTED:
-                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)) from None
-            raise
-        return [protocol.sized(value, request.xattr_size)]
+        return [protocol.sized(self._filesystem.getxattr(request.node, request.xattr_name), request.xattr_size)]
 
     def _listxattr(self, request: Request) -> list[bytes]:
         return [protocol.sized(protocol.listed(self._filesystem.listxattr(request.node)), request.xattr_size)]

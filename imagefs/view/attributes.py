@@ -14,6 +14,10 @@ ROOT = NodeId(1)
 """The root directory of every `Filesystem`."""
 
 
+NAMES_VALID_S = 0.3
+"""How long whoever asked may believe which images there are: a moved tag must show within a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What ``stat`` shows of one inode.  Of the three times there is one: images record no others."""

@@ -30,6 +30,8 @@ from imagefs.view.opened import OpenedImages, OpenFile
 REFRESH_S = 0.2
 """How old the directories of names may be: with the kernel's own caching a change shows within a second."""
 
+_NOT_ASKED_AGAIN = frozenset({b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"})
+"""`ls -l` asks for these at every entry; "not supported" stops it asking, "no such attribute" does not."""
 _SLOT_SHIFT = 32  # an image's tree has fewer inodes than this leaves room for: its indexes count in 32 bits
 _BLOCK_BYTES = 4096
 
@@ -192,14 +194,15 @@ class Filesystem:
     def getxattr(self, node: NodeId, name: bytes) -> bytes:
         """Return the value of the extended attribute *name* of *node*.
 
-        Raises: OSError(ENODATA).
+        Raises: OSError(ENODATA), or EOPNOTSUPP for those of `_NOT_ASKED_AGAIN`.
         """
         slot, index = self._split(node)
         if slot:
             for known, value in self._tree(slot).inode(index).entry.xattrs:
                 if known == name:
                     return value
-        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        number = errno.EOPNOTSUPP if name in _NOT_ASKED_AGAIN else errno.ENODATA
+        raise OSError(number, os.strerror(number))
 
     def statfs(self) -> StatFs:
         """Return the size of what is mounted: as on any read-only file system, full."""
