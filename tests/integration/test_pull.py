@@ -32,9 +32,10 @@ from tests.support.built_images import (
     tar,
     tar_of,
 )
+from tests.support.commands import needs
 from tests.support.data import data_dir, needs_data
 
-needs_registry = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="docker-registry is not installed")
+needs_registry = needs("docker-registry")
 ONE = image([tar({"etc/base": b"base"}), tar({"etc/top": b"top", "etc/.wh.base": b""})])
 ARM = image([tar({"etc/arm": b"arm"})], architecture="arm64")
 INDEX = index(

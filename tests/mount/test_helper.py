@@ -60,14 +60,6 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    unmount_anyhow(path)
-
-
 def mount(*args: str | Path, cwd: Path = Path("/"), **env: str) -> subprocess.CompletedProcess[str]:
     return run("mount", *args, cwd=cwd, **env)
 

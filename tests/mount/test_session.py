@@ -49,14 +49,6 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    unmount_anyhow(path)
-
-
 def records(store: Path) -> tuple[MountRecord, ...]:
     with Store.open(store) as opened:
         return opened.live_mounts()

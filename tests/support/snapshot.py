@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 Snapshot = dict[bytes, dict[str, object]]
 
@@ -77,7 +78,7 @@ def differences(
     return lines
 
 
-def expected(jsonl: Path) -> dict[bytes, dict[str, object]]:
+def expected(jsonl: Path) -> dict[bytes, dict[str, Any]]:
     """Return a tree recorded as lines of JSON, by path, its root left out."""
     rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
     return {os.fsencode(row["path"]): row for row in rows if row["path"] != "."}
