@@ -165,7 +165,10 @@ class Server:
         for cookie, (name, child, mode) in enumerate(self._filesystem.readdir(node), 3):
             # Attributes of an image's root would cost resolving its layers, of all images there are: without them the
             # kernel asks for those it is asked for.
-            made = self._entry(child, FOREVER_S) if lasting else nothing
+            made = nothing
+            if lasting:
+                with contextlib.suppress(Exception):  # one bad entry must not hide the others; its lookup tells
+                    made = self._entry(child, FOREVER_S)
             prepared.append(protocol.dirent(name, self._filesystem.inode_number(child), mode, cookie=cookie, made=made))
         if lasting:
             self._directories[node] = prepared

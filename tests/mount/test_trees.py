@@ -1,5 +1,6 @@
 """Real mounts, judged by real tools: what the mount shows is what `umoci unpack` leaves on disk."""
 
+import errno
 import os
 import random
 import re
@@ -91,6 +92,15 @@ def test_find_meets_every_image_once(everything: Mounted) -> None:
 def test_name_colon_tag_leads_to_the_tag(everything: Mounted) -> None:
     assert os.readlink(everything.top / "nasty:1") == "nasty/1"
     assert (everything.top / "nasty:1" / "etc" / "conf").read_text() == "one\n"
+
+
+def test_attributes_that_ls_asks_for_everywhere_are_not_supported(everything: Mounted) -> None:
+    path = everything.top / "nasty/1/etc/conf"
+    assert os.getxattr(path, "user.note") == b"hello\x00\xff"
+    for name, number in (("user.none", errno.ENODATA), ("security.selinux", errno.EOPNOTSUPP)):
+        with pytest.raises(OSError) as caught:
+            os.getxattr(path, name)
+        assert caught.value.errno == number
 
 
 def test_random_reads_give_the_bytes_that_are_there(everything: Mounted) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from imagefs.mount import fusepy_driver
+from imagefs.mount import fusepy_driver, kernel
 from imagefs.mount.options import parse_options
 from imagefs.view.attributes import ROOT, Attributes, NodeId, StatFs
 from imagefs.view.filesystem import Filesystem
+from tests.support.commands import DRIVER_VARIABLE
 
 
 @dataclass
@@ -156,7 +157,8 @@ def curiosities() -> FakeFilesystem:
 
 if __name__ == "__main__":
     fake = curiosities()
-    fusepy_driver.serve(
+    serve = kernel.serve if os.environ.get(DRIVER_VARIABLE) == "kernel" else fusepy_driver.serve
+    serve(
         fake.as_filesystem(),
         Path(sys.argv[1]),
         source="fake,source \\",
