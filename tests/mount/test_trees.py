@@ -19,7 +19,7 @@ from tests.support.nasty import nasty_layout
 from tests.support.snapshot import differences, snapshot
 
 pytestmark = [*needs_fuse, pytest.mark.usefixtures("driver"), pytest.mark.tools, needs("umoci")]
-SHOWS_WITHIN_S = 1.0
+SHOWS_WITHIN_S = 2.0  # a second is promised; another is for a busy machine
 
 
 @dataclass(frozen=True)
