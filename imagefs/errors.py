@@ -11,7 +11,6 @@ This module knows no other module.  `errno_of` is the one place that turns an ex
 import errno
 import os
 
-EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130

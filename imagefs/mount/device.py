@@ -44,12 +44,12 @@ def _as_root(mountpoint: Path, source: str, options: MountOptions) -> int:
     except OSError as error:
         raise MountError(f"cannot open /dev/fuse: {error.strerror}") from error
     words = [f"fd={device}", f"rootmode={_ROOT_MODE}", "user_id=0", "group_id=0"]
-    words += [word for word in ("allow_other", "default_permissions") if word in _asked(options)]
+    words += _asked(options)
     flags = _MS_RDONLY | (0 if options.suid else _MS_NOSUID) | (0 if options.dev else _MS_NODEV)
     flags |= _MS_NOEXEC if options.noexec else 0
     libc = ctypes.CDLL(None, use_errno=True)
-    arguments = (os.fsencode(source), os.fsencode(mountpoint), b"fuse.imagefs", flags, ",".join(words).encode())
-    if libc.mount(arguments[0], arguments[1], arguments[2], ctypes.c_ulong(arguments[3]), arguments[4]) != 0:
+    where = os.fsencode(source), os.fsencode(mountpoint)
+    if libc.mount(*where, b"fuse.imagefs", ctypes.c_ulong(flags), ",".join(words).encode()) != 0:
         reason = os.strerror(ctypes.get_errno())
         os.close(device)
         raise MountError(f"mounting at {mountpoint} failed: {reason}")

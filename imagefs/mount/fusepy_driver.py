@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from imagefs.errors import ImagefsError, MountError, describe, errno_of
-from imagefs.mount.options import MountOptions
+from imagefs.mount.options import WRITING_FLAGS, MountOptions
 from imagefs.view.attributes import NAMES_VALID_S, ROOT, Attributes, NodeId
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 ENCODING = "latin-1"
 
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 _UNKNOWN_INO = 0xFFFFFFFF  # libfuse's FUSE_UNKNOWN_INO
 
 _log = logging.getLogger(__name__)
@@ -168,7 +167,7 @@ class Operations:
     # ---- content ----
 
     def open(self, path: str, info: "_FileInfo") -> None:
-        if info.flags & _WRITING:
+        if info.flags & WRITING_FLAGS:
             self._refuse()
         node = self._node(path)
         opened = _Opened(path, node, self._filesystem.getattr(node), self._filesystem.open(node))

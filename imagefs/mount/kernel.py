@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError, describe, errno_of
 from imagefs.mount import device, protocol
-from imagefs.mount.options import MountOptions
+from imagefs.mount.options import WRITING_FLAGS, MountOptions
 from imagefs.mount.protocol import FOREVER_S, Opcode, Request
 from imagefs.view.attributes import NAMES_VALID_S, NodeId
 
@@ -35,7 +35,6 @@ MAX_KEPT_BYTES = 32 * 1024 * 1024
 """Of prepared directory replies."""
 _SPINS = 200
 """Reads tried before sleeping, a tenth of a millisecond or two: on a virtual machine, waking up takes longer."""
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 
 _log = logging.getLogger(__name__)
 
@@ -181,7 +180,7 @@ class Server:
     # ---- content ----
 
     def _open(self, request: Request) -> list[bytes]:
-        if request.open_flags & _WRITING:
+        if request.open_flags & WRITING_FLAGS:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         file = self._filesystem.open(request.node)
         handle, self._next_handle = self._next_handle, self._next_handle + 1

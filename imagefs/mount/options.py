@@ -8,6 +8,7 @@ mean nothing here and are never an error.
 
 import difflib
 import grp
+import os
 import pwd
 import sys
 from collections.abc import Callable, Iterable
@@ -17,6 +18,9 @@ from typing import Any
 
 from imagefs.errors import InvalidMountOption
 from imagefs.view.presentation import Presentation
+
+WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+"""Flags of open(2) that a mount refuses whatever its options: it is read-only."""
 
 DRIVERS = ("kernel", "fusepy")
 DEFAULT_DRIVER = "kernel" if sys.platform == "linux" else "fusepy"

@@ -41,11 +41,9 @@ class Opcode(IntEnum):
     RELEASE = 18
     GETXATTR = 22
     LISTXATTR = 23
-    FLUSH = 25
     INIT = 26
     OPENDIR = 27
     RELEASEDIR = 29
-    ACCESS = 34
     INTERRUPT = 36
     DESTROY = 38
     BATCH_FORGET = 42

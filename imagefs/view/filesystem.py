@@ -47,8 +47,8 @@ class _Binding:
 class Filesystem:
     """Everything a mounted store shows.  Thread-safe.
 
-    Names and paths are bytes.  Methods that take a node raise FileNotFoundError for one that is gone with its image
-    or name.
+    Names and paths are bytes.  Methods that take a node raise FileNotFoundError where that is a name that is gone, and
+    OSError(ESTALE) inside an image that was removed.
     """
 
     def __init__(self, store: Store, image: Image | None) -> None:

@@ -5,7 +5,7 @@ import gzip
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from imagefs.registry.http import Transport
 from imagefs.registry.retry import RetryPolicy
 from imagefs.registry.tls import CertificateFiles, TlsPolicy
 from tests.support.built_images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, image, sha256, tar
-from tests.support.registry import Registry, chunked, cut, endless, redirect, refuse, status
+from tests.support.registry import Fault, Handler, Registry, chunked, cut, endless, redirect, refuse, status
 
 REPOSITORY = "team/app"
 IMAGE = image([tar({"etc/hello": b"hello"})])
@@ -303,8 +303,8 @@ def test_a_server_without_ranges_is_read_again_from_the_start(registry: Registry
         status(206, BIG[100:]),
     ],
 )
-def test_a_range_not_asked_for_is_not_used(registry: Registry, client: RegistryClient, fault: object) -> None:
-    registry.fault("blobs", cut(BIG, 100), fault)  # type: ignore[arg-type]  # parameters have no types
+def test_a_range_not_asked_for_is_not_used(registry: Registry, client: RegistryClient, fault: Fault) -> None:
+    registry.fault("blobs", cut(BIG, 100), fault)
     assert read(client, BIG_BLOB) == BIG
     assert "range" not in registry.asked(BLOBS)[2].headers
 
@@ -370,12 +370,12 @@ def test_a_short_blob_of_unannounced_size_is_asked_for_again(registry: Registry,
 
 
 def test_a_break_behind_the_last_byte_does_no_harm(registry: Registry, client: RegistryClient) -> None:
-    def answer(handler: object) -> bool:
-        handler.send_response(200)  # type: ignore[attr-defined]  # the support module's handler
-        handler.send_header("Transfer-Encoding", "chunked")  # type: ignore[attr-defined]
-        handler.end_headers()  # type: ignore[attr-defined]
-        handler.wfile.write(b"3\r\nabc\r\n")  # type: ignore[attr-defined]
-        handler.close_connection = True  # type: ignore[attr-defined]
+    def answer(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"3\r\nabc\r\n")
+        handler.close_connection = True
         return True
 
     registry.fault("blobs", answer)
@@ -396,7 +396,8 @@ def test_a_transfer_that_crawls_is_a_stall(registry: Registry, monkeypatch: pyte
 def test_an_abandoned_blob_lets_go_of_its_connection(client: RegistryClient) -> None:
     pieces = client.blob(REPOSITORY, BIG_BLOB)
     next(pieces)
-    pieces.close()  # type: ignore[attr-defined]  # a generator, promised as an iterator
+    assert isinstance(pieces, Generator)
+    pieces.close()
 
 
 def test_several_threads_share_one_client_and_one_token(registry: Registry, client: RegistryClient) -> None:

@@ -14,7 +14,7 @@ from imagefs.oci.digest import Digest
 from imagefs.registry.client import RegistryClient
 from imagefs.registry.retry import RetryPolicy
 from tests.support.built_images import OCI_LAYER, image, tar
-from tests.support.registry import Registry, basic, endless, redirect, status
+from tests.support.registry import Fault, Registry, basic, endless, redirect, status
 
 REPOSITORY = "team/app"
 IMAGE = image([tar({"etc/hello": b"hello"})])
@@ -249,10 +249,10 @@ def test_a_token_server_that_redirects_takes_no_password_along(
 
 @pytest.mark.parametrize("fault", [endless(), status(200, b"<html>"), status(200, b'{"token":"a\\nb"}'), status(200)])
 def test_a_token_server_that_talks_nonsense_is_an_error(
-    registry: Registry, client: RegistryClient, fault: object
+    registry: Registry, client: RegistryClient, fault: Fault
 ) -> None:
     registry.realm = f"{registry.url}/token"
-    registry.fault("/token", fault)  # type: ignore[arg-type]  # parameters have no types
+    registry.fault("/token", fault)
     with pytest.raises(RegistryError, match="cannot use the token from"):
         client.manifest(REPOSITORY, "1.0")
 

@@ -1,6 +1,7 @@
 """The store's contract: content is invisible until committed, names follow docker's rules, nothing needed is swept."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ DIGEST = "sha256:" + "d" * 64
 
 
 @pytest.fixture
-def store(tmp_path: Path):  # type: ignore[no-untyped-def]
+def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "store", create=True) as opened:
         yield opened
 

@@ -5,7 +5,7 @@ import io
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,7 @@ def ingest(store: Store, blob: bytes, diff_id: str, *, blob_digest: str | None =
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
-def test_a_layer_is_kept_uncompressed_with_its_index(store: Store, compress) -> None:  # type: ignore[no-untyped-def]
+def test_a_layer_is_kept_uncompressed_with_its_index(store: Store, compress: Callable[[bytes], bytes]) -> None:
     ingest(store, compress(LAYER), sha256(LAYER))
     diff_id = DiffId(Digest.of(LAYER))
     assert store.layer_path(diff_id).read_bytes() == LAYER

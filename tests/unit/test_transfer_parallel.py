@@ -1,6 +1,7 @@
 """A few jobs at once: the first failure stops the others."""
 
 import _thread
+import functools
 import threading
 
 import pytest
@@ -15,7 +16,7 @@ def test_all_jobs_run_and_never_more_than_the_limit() -> None:
     lock = threading.Lock()
     barrier = threading.Barrier(3)
 
-    def job(number: int) -> None:
+    def job(number: int, _: Proceed) -> None:
         nonlocal running, most
         with lock:
             running += 1
@@ -26,7 +27,7 @@ def test_all_jobs_run_and_never_more_than_the_limit() -> None:
             running -= 1
             done.append(number)
 
-    run_all([lambda _, number=number: job(number) for number in range(8)], limit=3)  # type: ignore[misc]
+    run_all([functools.partial(job, number) for number in range(8)], limit=3)
     assert sorted(done) == list(range(8))
     assert most == 3
 
