@@ -306,15 +306,29 @@ class LayerDamaged(StoreError):
         return f"layer {self.diff_id} is damaged: its tar ends before offset {self.offset}; pull the image again"
 
 
-class LayerIndexDamaged(StoreError):
-    """A stored layer index cannot be read, because of *reason*; it can be made again from the layer's tar."""
+class DerivedDamaged(StoreError):
+    """What was derived from layers cannot be read, because of *reason*.  Abstract: raise a leaf."""
+
+    kind: str
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"damaged layer index: {self.reason}; it is made again from the layer when next needed"
+        return f"damaged {self.kind}: {self.reason}; it is made again from the layers when next needed"
+
+
+class LayerIndexDamaged(DerivedDamaged):
+    """A stored layer index."""
+
+    kind = "layer index"
+
+
+class TreeDamaged(DerivedDamaged):
+    """A stored tree."""
+
+    kind = "tree"
 
 
 class ImageNotFound(StoreError):

@@ -16,16 +16,16 @@ ALLOWED = {
     "registry": {"oci"},
     "store": {"oci"},
     "layer": {"oci"},
-    "overlay": {"layer"},
+    "overlay": {"oci", "layer"},
     "transfer": {"oci", "registry", "store", "layer"},
     "view": {"oci", "store", "layer", "overlay"},
-    "mount": {"oci", "store", "view"},
+    "mount": {"oci", "store", "overlay", "view"},
     "cli": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "mount", ""},
     "": set(),
     "__main__": {"cli"},
 }
 # Finer than packages: single modules that may see more than their package.
-EXCEPTIONS = {"imagefs/layer/indexed.py": {"store"}}
+EXCEPTIONS = {"imagefs/layer/indexed.py": {"store"}, "imagefs/overlay/stored.py": {"store"}}
 
 OWNERS = {
     "requests": "imagefs/registry/http.py",

@@ -1,15 +1,14 @@
 """``pull``: bring images from registries into the store."""
 
 import argparse
+import functools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from imagefs.oci.digest import DiffId
     from imagefs.oci.platform import Platform
     from imagefs.store.store import Store
     from imagefs.transfer.image_ingest import UnionCheck
@@ -94,14 +93,13 @@ def wanted_platform(namespace: argparse.Namespace) -> "Platform | None":
 
 
 def union_check(store: "Store") -> "UnionCheck":
-    """Return a function that raises InvalidLayer unless the given layers of *store* form a valid union."""
-    from imagefs.layer.indexed import stored_changeset
-    from imagefs.overlay.resolve import resolve
+    """Return a function that raises InvalidLayer unless the given layers of *store* form a valid union.
 
-    def check(diff_ids: "Sequence[DiffId]") -> None:
-        resolve([stored_changeset(store, diff_id) for diff_id in diff_ids])
+    What that takes, computing the union, is kept: the first look into the image is then for nothing.
+    """
+    from imagefs.overlay.stored import store_tree
 
-    return check
+    return functools.partial(store_tree, store)
 
 
 def _boolean(text: str) -> bool:

@@ -5,6 +5,8 @@ The tar scanner makes these values, the index keeps them on disk, the resolver s
 Source: OCI image-spec, layer.md, "Image Layer Filesystem Changeset".
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -54,3 +56,12 @@ class Changeset:
     entries: tuple[Entry, ...]
     whiteouts: frozenset[bytes]
     opaques: frozenset[bytes]
+
+
+def link_counts(entries: Sequence[Entry]) -> list[int]:
+    """Return for each of *entries* how many names its layer gives it: itself, and the hard links that name it.
+
+    That is the link count in every image where no other layer, and no curiosity such as a duplicate, changes it.
+    """
+    links = Counter(entry.target for entry in entries if entry.is_hardlink)
+    return [1 + links[entry.path] for entry in entries] if links else [1] * len(entries)

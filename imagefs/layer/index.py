@@ -1,102 +1,104 @@
 """A changeset's form on disk: the layer index.
 
-Receives changesets to keep and bytes to read back; hands on the other of the two.  The index is derived from the
-layer's tar and can be made again at any time, so an unknown version is simply damaged.  It must never know where the
-bytes are kept.
+Receives changesets to keep and bytes to read back, all at once or an entry at a time; hands on the other of the two.
+The index is derived from the layer's tar and can be made again at any time, so an unknown version is simply damaged.
+It must never know where the bytes are kept.
 
 The layout, all numbers little-endian and without padding:
 
-    header       magic, version, and the numbers that say how long each of the following parts is
+    header       magic, version, the numbers of entries, whiteouts and opaque directories, bytes of the heap; CRC-32
     records      one of fixed size for each entry, in the changeset's order
-    extents      (logical offset, length) pairs of the sparse files, in the order of their records
-    xattrs       (name length, value length) pairs, in the order of their records
     markers      the path length of each whiteout, sorted by path, then of each opaque directory, sorted by path
-    heap         for each entry its path, its target, then its xattrs as name, value, name, value;
-                 then the paths of the whiteouts and of the opaque directories
+    heap         for each entry its path, its target, its xattrs (both lengths, name, value) and its extents (logical
+                 offset, length); then the paths of the whiteouts and of the opaque directories
     seal         SHA-256 of everything before it
 
-Nothing holds an offset into the heap: parts are read in step with the records, so no two records can claim the same
-bytes, and the lengths must use up the heap exactly.
+A record holds where in the heap its entry's part begins, its own CRC-32 and that of its part: one entry can be read,
+and trusted, without the rest.  Parts follow each other without gaps, which `decode` checks, so that no two records
+claim the same bytes.
 """
 
 import gc
 import hashlib
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
 from struct import Struct
+from zlib import crc32
 
 from imagefs.errors import LayerIndexDamaged
-from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.changeset import Changeset, Entry, link_counts
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+
+ReadAt = Callable[[int, int], bytes]
+"""(size, offset) → that many bytes from there, fewer at the end of the file."""
 
 _MAGIC = b"imagefsX"
-_HEADER = Struct("<8sIIQQQQQQ")  # magic, version, record size, entries, extents, xattrs, whiteouts, opaques, heap bytes
-# mode, uid, gid, major, minor, mtime_ns, size, offset, path length, target length, xattrs, extents, flags, sha256
-_RECORD = Struct("<IIIIIqQQIIIII32s")
+_HEADER = Struct("<8sIIQQQQ")  # magic, version, record size, entries, whiteouts, opaques, heap bytes
+_CRC = Struct("<I")
+_RECORDS_AT = _HEADER.size + _CRC.size
+# mode, uid, gid, major, minor, links, mtime_ns, size, offset, place in the heap; lengths there of path, target, xattrs
+# and extents; flags, sha256, CRC of the part in the heap, CRC of the record
+_RECORD = Struct("<IIIIIIqQQQIIIII32sII")
+_RECORD_BODY_BYTES = _RECORD.size - _CRC.size
 _EXTENT = Struct("<QQ")
 _XATTR = Struct("<II")
 _MARKER = Struct("<I")
 _SEAL_BYTES = 32
+_BLOCK_RECORDS = 128
 
 _IS_HARDLINK = 1
 _HAS_SHA256 = 2
 _IS_SPARSE = 4
 
-_NO_DIGEST = bytes(32)
+_OTHER_KIND = f"expected a layer index of version {INDEX_VERSION}, found another kind of file"
 
 
 def encode(changeset: Changeset) -> bytes:
     """Return *changeset* as bytes that `decode` reads back; equal changesets give equal bytes."""
     records: list[bytes] = []
-    extents: list[bytes] = []
-    xattrs: list[bytes] = []
     heap: list[bytes] = []
-    for entry in changeset.entries:
+    heap_at = 0
+    for entry, links in zip(changeset.entries, link_counts(changeset.entries), strict=True):
+        xattrs = b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in entry.xattrs)
+        extents = b"".join(_EXTENT.pack(*extent) for extent in entry.extents or ())
+        part = b"".join((entry.path, entry.target, xattrs, extents))
         flags = (
             (_IS_HARDLINK if entry.is_hardlink else 0)
             | (_HAS_SHA256 if entry.sha256 else 0)
             | (_IS_SPARSE if entry.extents is not None else 0)
         )
-        records.append(
-            _RECORD.pack(
-                entry.mode,
-                entry.uid,
-                entry.gid,
-                entry.rdev[0],
-                entry.rdev[1],
-                entry.mtime_ns,
-                entry.size,
-                entry.offset,
-                len(entry.path),
-                len(entry.target),
-                len(entry.xattrs),
-                len(entry.extents or ()),
-                flags,
-                entry.sha256,
-            )
-        )
-        extents.extend(_EXTENT.pack(*extent) for extent in entry.extents or ())
-        xattrs.extend(_XATTR.pack(len(name), len(value)) for name, value in entry.xattrs)
-        heap.append(entry.path)
-        heap.append(entry.target)
-        heap.extend(chain.from_iterable(entry.xattrs))
+        body = _RECORD.pack(
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.rdev[0],
+            entry.rdev[1],
+            links,
+            entry.mtime_ns,
+            entry.size,
+            entry.offset,
+            heap_at,
+            len(entry.path),
+            len(entry.target),
+            len(xattrs),
+            len(extents),
+            flags,
+            entry.sha256,
+            crc32(part),
+            0,
+        )[:_RECORD_BODY_BYTES]
+        records.append(body + _CRC.pack(crc32(body)))
+        heap.append(part)
+        heap_at += len(part)
     whiteouts, opaques = sorted(changeset.whiteouts), sorted(changeset.opaques)
     markers = [_MARKER.pack(len(path)) for path in (*whiteouts, *opaques)]
     heap_bytes = b"".join((*heap, *whiteouts, *opaques))
     header = _HEADER.pack(
-        _MAGIC,
-        INDEX_VERSION,
-        _RECORD.size,
-        len(records),
-        len(extents),
-        len(xattrs),
-        len(whiteouts),
-        len(opaques),
-        len(heap_bytes),
+        _MAGIC, INDEX_VERSION, _RECORD.size, len(records), len(whiteouts), len(opaques), len(heap_bytes)
     )
-    raw = b"".join((header, *records, *extents, *xattrs, *markers, heap_bytes))
+    raw = b"".join((header, _CRC.pack(crc32(header)), *records, *markers, heap_bytes))
     return raw + hashlib.sha256(raw).digest()
 
 
@@ -105,114 +107,165 @@ def decode(raw: bytes) -> Changeset:
 
     Raises: LayerIndexDamaged, for any other bytes.
     """
-    if len(raw) < _HEADER.size + _SEAL_BYTES:
-        raise LayerIndexDamaged(f"expected at least {_HEADER.size + _SEAL_BYTES} bytes, found {len(raw)}")
-    magic, version, record_size, *lengths = _HEADER.unpack_from(raw)
-    if magic != _MAGIC or version != INDEX_VERSION or record_size != _RECORD.size:
-        raise LayerIndexDamaged(f"expected a layer index of version {INDEX_VERSION}, found another kind of file")
+    entries, whiteouts, opaques, heap_bytes = _lengths(raw[:_RECORDS_AT])
     view = memoryview(raw)
     if hashlib.sha256(view[:-_SEAL_BYTES]).digest() != raw[-_SEAL_BYTES:]:
         raise LayerIndexDamaged("its bytes are not those that were written")
-    entries, extents, xattrs, whiteouts, opaques, heap_length = lengths
-    sizes = (
-        entries * _RECORD.size,
-        extents * _EXTENT.size,
-        xattrs * _XATTR.size,
-        (whiteouts + opaques) * _MARKER.size,
-        heap_length,
-    )
-    if _HEADER.size + sum(sizes) + _SEAL_BYTES != len(raw):
-        raise LayerIndexDamaged(f"its parts should have {sum(sizes)} bytes together, the file has {len(raw)}")
-    parts = []
-    start = _HEADER.size
-    for size in sizes:
-        parts.append(view[start : start + size])
-        start += size
+    markers_at = _RECORDS_AT + entries * _RECORD.size
+    heap_at = markers_at + (whiteouts + opaques) * _MARKER.size
+    if heap_at + heap_bytes + _SEAL_BYTES != len(raw):
+        raise LayerIndexDamaged(f"its parts should end at byte {heap_at + heap_bytes + _SEAL_BYTES}, not {len(raw)}")
+    heap = bytes(view[heap_at : heap_at + heap_bytes])
     with _collector_paused():
-        return _Reader(*parts).changeset(whiteouts)
+        found, at = _entries(view[_RECORDS_AT:markers_at], heap)
+    hidden = []
+    for (length,) in _MARKER.iter_unpack(view[markers_at:heap_at]):
+        hidden.append(heap[at : at + length])
+        at += length
+    if at != len(heap):
+        raise LayerIndexDamaged("its records use less or more than it holds")
+    return Changeset(found, frozenset(hidden[:whiteouts]), frozenset(hidden[whiteouts:]))
 
 
-class _Reader:
-    """The parts of one index, read in step."""
+class IndexFile:
+    """One layer's index, read an entry at a time through *read*.  Thread-safe if *read* is.
 
-    def __init__(
-        self, records: memoryview, extents: memoryview, xattrs: memoryview, markers: memoryview, heap: memoryview
-    ) -> None:
-        self._records = records
-        self._extents: Iterator[tuple[int, int]] = _EXTENT.iter_unpack(extents)
-        self._xattrs: Iterator[tuple[int, int]] = _XATTR.iter_unpack(xattrs)
-        self._markers = markers
-        self._heap = bytes(heap)
-        self._at = 0
+    Raises: LayerIndexDamaged, as do its methods.
+    """
 
-    def changeset(self, whiteouts: int) -> Changeset:
-        entries = self._entries()
-        hidden = [self._text(length) for (length,) in _MARKER.iter_unpack(self._markers)]
-        if self._at != len(self._heap) or next(self._extents, None) or next(self._xattrs, None):
-            raise LayerIndexDamaged("its records use less or more than it holds")
-        return Changeset(entries, frozenset(hidden[:whiteouts]), frozenset(hidden[whiteouts:]))
+    __slots__ = ("_block", "_heap_at", "_read", "count")
 
-    def _entries(self) -> tuple[Entry, ...]:
-        heap = self._heap
-        at = self._at
-        entries: list[Entry] = []
-        append = entries.append
-        no_device = (0, 0)
-        for (
-            mode,
-            uid,
-            gid,
-            major,
-            minor,
-            mtime_ns,
-            size,
-            offset,
-            path_length,
-            target_length,
-            xattr_count,
-            extent_count,
-            flags,
-            sha256,
-        ) in _RECORD.iter_unpack(self._records):
-            path = heap[at : at + path_length]
-            at += path_length
-            target = b""
-            if target_length:
-                target = heap[at : at + target_length]
-                at += target_length
-            xattrs: tuple[tuple[bytes, bytes], ...] = ()
-            if xattr_count:
-                self._at = at
-                xattrs = self._attributes(xattr_count)
-                at = self._at
-            append(
-                Entry(
-                    path,
-                    mode,
-                    uid,
-                    gid,
-                    mtime_ns,
-                    size,
-                    target,
-                    flags & _IS_HARDLINK != 0,
-                    (major, minor) if major or minor else no_device,
-                    xattrs,
-                    offset,
-                    _exactly(extent_count, self._extents) if flags & _IS_SPARSE else None,
-                    sha256 if flags & _HAS_SHA256 else b"",
-                )
+    def __init__(self, read: ReadAt) -> None:
+        self._read = read
+        self.count, whiteouts, opaques, _ = _lengths(read(_RECORDS_AT, 0))
+        self._heap_at = _RECORDS_AT + self.count * _RECORD.size + (whiteouts + opaques) * _MARKER.size
+        self._block: tuple[int, bytes] = (-1, b"")
+
+    def location(self, number: int) -> tuple[int, int, int | None]:
+        """Return (mode, size, offset in the tar) of entry *number*; no offset if it is sparse: see its extents."""
+        fields = self._record(number)
+        return fields[0], fields[7], None if fields[14] & _IS_SPARSE else fields[8]
+
+    def entry(self, number: int) -> tuple[Entry, int]:
+        """Return entry *number* of the changeset, and how many names the layer gives it."""
+        fields = self._record(number)
+        part = self._read(sum(fields[10:14]), self._heap_at + fields[9])
+        if crc32(part) != fields[16]:
+            raise LayerIndexDamaged(f"what belongs to entry {number} is not what was written")
+        (entry,), _ = _entries(_RECORD.pack(*fields[:9], 0, *fields[10:]), part)
+        return entry, fields[5]
+
+    def _record(self, number: int) -> tuple[int, ...]:
+        # Files are read much in the order of their entries: the records around the last one are at hand.
+        first, within = number - number % _BLOCK_RECORDS, number % _BLOCK_RECORDS * _RECORD.size
+        block_first, block = self._block
+        if block_first != first:
+            block = self._read(_BLOCK_RECORDS * _RECORD.size, _RECORDS_AT + first * _RECORD.size)
+            self._block = first, block
+        raw = block[within : within + _RECORD.size]
+        if number >= self.count or len(raw) < _RECORD.size:
+            raise LayerIndexDamaged(f"it has no entry {number}")
+        fields = _RECORD.unpack(raw)
+        if crc32(raw[:_RECORD_BODY_BYTES]) != fields[17]:
+            raise LayerIndexDamaged(f"the record of entry {number} is not what was written")
+        return fields
+
+
+def _lengths(raw: bytes) -> tuple[int, int, int, int]:
+    """Return how many entries, whiteouts, opaque directories and heap bytes the header *raw* announces."""
+    if len(raw) < _RECORDS_AT:
+        raise LayerIndexDamaged(f"expected at least {_RECORDS_AT} bytes, found {len(raw)}")
+    magic, version, record_size, entries, whiteouts, opaques, heap_bytes = _HEADER.unpack_from(raw)
+    if magic != _MAGIC or version != INDEX_VERSION or record_size != _RECORD.size:
+        raise LayerIndexDamaged(_OTHER_KIND)
+    if _CRC.unpack_from(raw, _HEADER.size)[0] != crc32(raw[: _HEADER.size]):
+        raise LayerIndexDamaged("its header is not what was written")
+    return entries, whiteouts, opaques, heap_bytes
+
+
+def _entries(records: memoryview | bytes, heap: bytes) -> tuple[tuple[Entry, ...], int]:
+    """Return the entries of *records*, whose parts begin at byte 0 of *heap*, and where the last part ends."""
+    at = 0
+    entries: list[Entry] = []
+    append = entries.append
+    no_device = (0, 0)
+    for (
+        mode,
+        uid,
+        gid,
+        major,
+        minor,
+        _,
+        mtime_ns,
+        size,
+        offset,
+        part_at,
+        path_length,
+        target_length,
+        xattrs_length,
+        extents_length,
+        flags,
+        sha256,
+        _,
+        _,
+    ) in _RECORD.iter_unpack(records):
+        if part_at != at:
+            raise LayerIndexDamaged("the parts of its entries do not follow each other")
+        path = heap[at : at + path_length]
+        at += path_length
+        target = b""
+        if target_length:
+            target = heap[at : at + target_length]
+            at += target_length
+        xattrs: tuple[tuple[bytes, bytes], ...] = ()
+        if xattrs_length:
+            xattrs = tuple(_xattrs(heap[at : at + xattrs_length]))
+            at += xattrs_length
+        extents: tuple[tuple[int, int], ...] | None = None
+        if flags & _IS_SPARSE:
+            extents = _extents(heap[at : at + extents_length])
+            at += extents_length
+        append(
+            Entry(
+                path,
+                mode,
+                uid,
+                gid,
+                mtime_ns,
+                size,
+                target,
+                flags & _IS_HARDLINK != 0,
+                (major, minor) if major or minor else no_device,
+                xattrs,
+                offset,
+                extents,
+                sha256 if flags & _HAS_SHA256 else b"",
             )
-        self._at = at
-        return tuple(entries)
+        )
+    if at > len(heap):
+        raise LayerIndexDamaged("its records use more than it holds")
+    return tuple(entries), at
 
-    def _attributes(self, count: int) -> tuple[tuple[bytes, bytes], ...]:
-        lengths = _exactly(count, self._xattrs)
-        return tuple((self._text(name_length), self._text(value_length)) for name_length, value_length in lengths)
 
-    def _text(self, length: int) -> bytes:
-        text = self._heap[self._at : self._at + length]
-        self._at += length
-        return text
+def _xattrs(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at < len(raw):
+        try:
+            name_length, value_length = _XATTR.unpack_from(raw, at)
+        except struct.error:
+            raise LayerIndexDamaged("its attributes are longer than it says") from None
+        at += _XATTR.size
+        yield raw[at : at + name_length], raw[at + name_length : at + name_length + value_length]
+        at += name_length + value_length
+    if at != len(raw):
+        raise LayerIndexDamaged("its attributes are longer than it says")
+
+
+def _extents(raw: bytes) -> tuple[tuple[int, int], ...]:
+    try:
+        return tuple(_EXTENT.iter_unpack(raw))
+    except struct.error:
+        raise LayerIndexDamaged("it holds half an extent") from None
 
 
 @contextmanager
@@ -229,10 +282,3 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _exactly(count: int, pairs: Iterator[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    taken = tuple(islice(pairs, count))
-    if len(taken) != count:
-        raise LayerIndexDamaged("its records count more extents or attributes than it holds")
-    return taken

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from imagefs.errors import EXIT_FAILURE, ImagefsError, MountError, describe, printable
 
-_READY = b"ready"
+_READY = b"ready\n"
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,14 @@ def log_to(log_file: Path | None) -> None:
     logging.basicConfig(handlers=[handler], level=logging.getLogger().level, force=True)
 
 
+def log_end(error: BaseException) -> None:
+    """Log that serving ended with *error*."""
+    if isinstance(error, ImagefsError):
+        _log.error("%s", describe(error))
+    else:
+        _log.error("serving failed", exc_info=error)
+
+
 def start(serve: Callable[[Callable[[], None]], None], *, log_file: Path | None = None) -> None:
     """Run ``serve(ready)`` in a process of its own and return as soon as it has called ``ready()``.
 
@@ -72,7 +80,7 @@ def start(serve: Callable[[Callable[[], None]], None], *, log_file: Path | None 
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             os.waitpid(child, 0)
-            answer = pipe.read()
+            answer = pipe.readline()  # and not to its end: children of the process hold it open, too
         if answer == _READY:
             return
         said.seek(0)
@@ -109,10 +117,10 @@ def _become(serve: Callable[[Callable[[], None]], None], status_fd: int, stderr_
     except BaseException as error:
         code = error.exit_code if isinstance(error, ImagefsError) else EXIT_FAILURE
         if ready:
-            _log.exception("serving failed")
+            log_end(error)
         else:
             _log.debug("starting failed", exc_info=True)
-            os.write(status_fd, json.dumps([code, describe(error)]).encode())
+            os.write(status_fd, json.dumps([code, describe(error)]).encode() + b"\n")
     finally:
         logging.shutdown()
         os._exit(code)

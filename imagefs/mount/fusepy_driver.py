@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from imagefs.errors import ImagefsError, MountError, describe, errno_of
 from imagefs.mount.options import WRITING_FLAGS, MountOptions
-from imagefs.view.attributes import NAMES_VALID_S, ROOT, Attributes, NodeId
+from imagefs.mount.upkeep import Upkeep
+from imagefs.overlay.attributes import Attributes
+from imagefs.view.attributes import NAMES_VALID_S, ROOT, NodeId
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
@@ -38,6 +40,16 @@ ENCODING = "latin-1"
 _UNKNOWN_INO = 0xFFFFFFFF  # libfuse's FUSE_UNKNOWN_INO
 
 _log = logging.getLogger(__name__)
+
+
+class _NoNotices:
+    """libfuse 2 has no way to tell the kernel anything; what is open is held by its handle here."""
+
+    def forget_name(self, parent: NodeId, name: bytes) -> None:
+        pass
+
+    def knows(self, _node: NodeId) -> bool:
+        return False
 
 
 class _FileInfo(Protocol):
@@ -66,7 +78,6 @@ class Operations:
 
     def __init__(self, filesystem: "Filesystem", options: MountOptions, ready: Callable[[], None]) -> None:
         self._filesystem = filesystem
-        self._presentation = options.presentation
         self._ready = ready
         self._lock = threading.Lock()
         self._handles = itertools.count(1)
@@ -99,6 +110,7 @@ class Operations:
             opened.file.close()
 
     def init(self, _path: str) -> None:
+        Upkeep(self._filesystem, _NoNotices()).start()
         self._ready()
 
     # ---- names and attributes ----
@@ -110,19 +122,18 @@ class Operations:
             attributes = opened.attributes
         else:
             attributes = self._filesystem.getattr(self._node(path))
-        shown = self._presentation.apply(attributes)
         return {
-            "st_ino": shown.ino,
-            "st_mode": shown.mode,
-            "st_nlink": shown.nlink,
-            "st_uid": shown.uid,
-            "st_gid": shown.gid,
-            "st_rdev": shown.rdev,
-            "st_size": shown.size,
-            "st_blocks": shown.blocks,
-            "st_atime": shown.mtime_ns,
-            "st_mtime": shown.mtime_ns,
-            "st_ctime": shown.mtime_ns,
+            "st_ino": attributes.ino,
+            "st_mode": attributes.mode,
+            "st_nlink": attributes.nlink,
+            "st_uid": attributes.uid,
+            "st_gid": attributes.gid,
+            "st_rdev": attributes.rdev,
+            "st_size": attributes.size,
+            "st_blocks": attributes.blocks,
+            "st_atime": attributes.mtime_ns,
+            "st_mtime": attributes.mtime_ns,
+            "st_ctime": attributes.mtime_ns,
         }
 
     def access(self, path: str, mode: int) -> None:
@@ -135,9 +146,7 @@ class Operations:
         children = self._filesystem.readdir(self._node(path))
         folder = {"st_mode": stat.S_IFDIR, "st_ino": _UNKNOWN_INO}
         listed = [(".", folder, 0), ("..", folder, 0)]
-        for name, child, mode in children:
-            # Not getattr: for an image nobody has entered yet that would resolve all its layers.
-            ino = self._filesystem.inode_number(child)
+        for name, _, mode, ino in children:
             listed.append((name.decode(ENCODING), {"st_mode": mode, "st_ino": ino}, 0))
         return iter(listed)
 

@@ -1,259 +1,229 @@
-"""A view served to the Linux kernel on /dev/fuse, without a library in between.
+"""Answers to the Linux kernel's requests, from a view.
 
-Receives a `Filesystem` and where and how to show it; answers the kernel's requests.  A protocol adapter only: what a
-mount shows is decided by the view, what it looks like in bytes by `protocol`.
+Receives requests as bytes and a `Filesystem`; hands on replies as bytes.  A protocol adapter only: what a mount shows
+is decided by the view, what it looks like in bytes by `protocol`, when to answer by `serving`.
 
 Why it is several times as fast as the portable driver: the content of an image never changes, so the kernel is told
 to believe names, attributes, absent names, directories and pages of it for ever; entries come with their attributes
-(READDIRPLUS); and the directory replies that are asked for again are kept as bytes.  Only names of images are
-believed for a moment.  A request that comes soon after another finds the server still awake.
+(READDIRPLUS), as bytes that were prepared when the image was pulled; and nobody asks before a file or directory is
+opened, since node ids say all there is to know.  Only names of images are believed for a moment.
 """
 
-import contextlib
 import errno
 import logging
 import os
-import select
-import signal
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError, describe, errno_of
-from imagefs.mount import device, protocol
-from imagefs.mount.options import WRITING_FLAGS, MountOptions
-from imagefs.mount.protocol import FOREVER_S, Opcode, Request
+from imagefs.mount import protocol
+from imagefs.mount.options import WRITING_FLAGS
+from imagefs.mount.protocol import Buffer, Flag, Opcode, Session
+from imagefs.overlay.record import (
+    BLOCK_BYTES,
+    FOREVER_S,
+    NO_ATTRIBUTES,
+    Listing,
+    packed,
+    packed_listing,
+    unattributed,
+)
 from imagefs.view.attributes import NAMES_VALID_S, NodeId
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
     from imagefs.view.opened import OpenFile
 
-MAX_KEPT_BYTES = 32 * 1024 * 1024
-"""Of prepared directory replies."""
-_SPINS = 200
-"""Reads tried before sleeping, a tenth of a millisecond or two: on a virtual machine, waking up takes longer."""
+_MOST_FILES = 256
+"""Files whose places are at hand, for those that are read in several pieces."""
 
 _log = logging.getLogger(__name__)
+
+
+class NotInMemory(Exception):
+    """The data of *file* at *offset* must come from the disk: whoever answers *unique* with it will have to wait."""
+
+    def __init__(self, unique: int, file: "OpenFile", offset: int, size: int) -> None:
+        self.unique = unique
+        self.file = file
+        self.offset = offset
+        self.size = size
 
 
 class Server:
     """Answers requests from *filesystem*.  Not thread-safe: one thread reads and answers."""
 
-    def __init__(self, filesystem: "Filesystem", options: MountOptions) -> None:
+    def __init__(
+        self,
+        filesystem: "Filesystem",
+        session: Session | None = None,
+        settled: Callable[[Session], None] = lambda _: None,
+    ) -> None:
+        """Answer for a connection that has settled on *session*, or is about to: then *settled* is told on what."""
         self._filesystem = filesystem
-        self._presentation = options.presentation
+        self._settled = settled
+        self.session = session
         self._files: dict[int, OpenFile] = {}
-        self._next_handle = 1
-        self._directories: OrderedDict[NodeId, list[bytes]] = OrderedDict()
-        self._kept_bytes = 0
-        self.initialised = False
-        self._answers: dict[int, Callable[[Request], list[bytes]]] = {
+        self._buffer = memoryview(bytearray(protocol.MAX_PAGES * BLOCK_BYTES))
+        self._can_look_first = hasattr(os, "RWF_NOWAIT")
+        self._answers: dict[int, Callable[[int, NodeId, Buffer], Sequence[Buffer]]] = {
             Opcode.INIT: self._init,
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
             Opcode.READLINK: self._readlink,
             Opcode.OPEN: self._open,
             Opcode.READ: self._read,
-            Opcode.RELEASE: self._release,
+            Opcode.RELEASE: _nothing,
             Opcode.OPENDIR: self._opendir,
             Opcode.READDIRPLUS: self._readdirplus,
-            Opcode.RELEASEDIR: lambda _: [],
-            Opcode.STATFS: lambda _: [protocol.statfs(self._filesystem.statfs())],
+            Opcode.RELEASEDIR: _nothing,
+            Opcode.STATFS: self._statfs,
             Opcode.GETXATTR: self._getxattr,
             Opcode.LISTXATTR: self._listxattr,
-            Opcode.DESTROY: lambda _: [],
+            Opcode.DESTROY: _nothing,
         }
 
-    def answer(self, raw: bytes) -> Sequence[bytes]:
-        """Return the pieces of the reply to the request in *raw*; none where it wants no reply.
+    def answer(self, raw: Buffer) -> Sequence[Buffer]:
+        """Return the pieces of the reply to the request *raw*; none where it wants no reply.
 
-        Whatever goes wrong becomes an errno; nothing is raised.
+        They are good until the next call.  Whatever goes wrong becomes an errno.
+
+        Raises: NotInMemory, and nothing else.
         """
-        request = protocol.parse(raw)
-        if request.opcode in protocol.UNANSWERED:
+        _, opcode, unique, node, _, _, _, _ = protocol.HEADER.unpack_from(raw)
+        if opcode in protocol.UNANSWERED:
             return ()
-        answering = self._answers.get(request.opcode)
+        answering = self._answers.get(opcode)
         if answering is None:
             # ENOSYS: the kernel does it by itself, or without, and does not ask again.
-            number = errno.EROFS if request.opcode in protocol.CHANGING else errno.ENOSYS
-            return protocol.refusal(request.unique, number)
+            number = errno.EROFS if opcode in protocol.CHANGING else errno.ENOSYS
+            return protocol.refusal(unique, number)
         try:
-            return protocol.reply(request.unique, *answering(request))
-        except ImagefsError as error:
-            _log.error("request %d failed: %s", request.opcode, describe(error))
-            number = errno_of(error)
-        except OSError as error:
-            number = errno_of(error)
-        except Exception:
-            _log.exception("request %d failed", request.opcode)
-            number = errno.EIO
-        return protocol.refusal(request.unique, number)
+            return protocol.reply(unique, *answering(unique, NodeId(node), raw))
+        except NotInMemory:
+            raise
+        except Exception as error:
+            return failed(unique, error, f"request {opcode}")
 
-    def close(self) -> None:
-        """Close what the kernel still has open."""
-        for file in self._files.values():
-            file.close()
+    def forget_files(self) -> None:
+        """Hold no file any more that was read from."""
         self._files.clear()
 
-    def _init(self, request: Request) -> list[bytes]:
-        answer, session = protocol.negotiate(request.body)
-        self.initialised = session is not None
+    def _init(self, _unique: int, _node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        answer, self.session = protocol.negotiate(bytes(raw[protocol.HEADER.size :]))
+        if self.session is not None:
+            self._settled(self.session)
         return [answer]
 
     # ---- names and attributes ----
 
-    def _lookup(self, request: Request) -> list[bytes]:
-        valid_s = FOREVER_S if self._filesystem.is_lasting(request.node) else NAMES_VALID_S
-        try:
-            child = self._filesystem.lookup(request.node, request.name)
-        except FileNotFoundError:
+    def _lookup(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        name = protocol.name(raw)
+        if self._filesystem.is_lasting(node):
+            listing = self._filesystem.listing(node)
+            number = listing.find(name)
             # Node 0 and not ENOENT: that the name is absent may be believed, too.
-            return [protocol.entry(0, protocol.NO_ATTRIBUTES, name_valid_s=valid_s, attributes_valid_s=0)]
-        return [self._entry(child, valid_s)]
+            return [_absent(FOREVER_S) if number is None else listing.entry(number)]
+        try:
+            child = self._filesystem.lookup(node, name)
+        except FileNotFoundError:
+            return [_absent(NAMES_VALID_S)]
+        shown = packed(self._filesystem.getattr(child))
+        valid_s = self._valid_s(child)
+        return [protocol.entry(child, shown, name_valid_s=NAMES_VALID_S, attributes_valid_s=valid_s)]
 
-    def _entry(self, node: NodeId, name_valid_s: float) -> bytes:
-        return protocol.entry(
-            node, self._attributes(node), name_valid_s=name_valid_s, attributes_valid_s=self._attributes_valid_s(node)
-        )
-
-    def _attributes(self, node: NodeId) -> bytes:
-        return protocol.attributes(self._presentation.apply(self._filesystem.getattr(node)))
-
-    def _attributes_valid_s(self, node: NodeId) -> float:
+    def _valid_s(self, node: NodeId) -> float:
         return FOREVER_S if self._filesystem.is_lasting(node) else NAMES_VALID_S
 
-    def _getattr(self, request: Request) -> list[bytes]:
-        shown = self._attributes(request.node)
-        return [protocol.attributes_reply(shown, valid_s=self._attributes_valid_s(request.node))]
+    def _getattr(self, _unique: int, node: NodeId, _raw: Buffer) -> Sequence[Buffer]:
+        return [protocol.attributes_reply(packed(self._filesystem.getattr(node)), valid_s=self._valid_s(node))]
 
-    def _readlink(self, request: Request) -> list[bytes]:
-        return [self._filesystem.readlink(request.node)]
+    def _readlink(self, _unique: int, node: NodeId, _raw: Buffer) -> Sequence[Buffer]:
+        return [self._filesystem.readlink(node)]
 
-    def _getxattr(self, request: Request) -> list[bytes]:
-        return [protocol.sized(self._filesystem.getxattr(request.node, request.xattr_name), request.xattr_size)]
+    def _getxattr(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        value = self._filesystem.getxattr(node, protocol.xattr_name(raw))
+        return [protocol.sized(value, protocol.xattr_room(raw))]
 
-    def _listxattr(self, request: Request) -> list[bytes]:
-        return [protocol.sized(protocol.listed(self._filesystem.listxattr(request.node)), request.xattr_size)]
+    def _listxattr(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        return [protocol.sized(protocol.listed(self._filesystem.listxattr(node)), protocol.xattr_room(raw))]
+
+    def _statfs(self, _unique: int, _node: NodeId, _raw: Buffer) -> Sequence[Buffer]:
+        return [protocol.statfs(self._filesystem.statfs())]
 
     # ---- directories ----
 
-    def _opendir(self, request: Request) -> list[bytes]:
-        lasting = self._filesystem.is_lasting(request.node)
-        return [protocol.opened(0, protocol.FOPEN_CACHE_DIR | protocol.FOPEN_KEEP_CACHE if lasting else 0)]
-
-    def _readdirplus(self, request: Request) -> list[bytes]:
-        offset, size = request.reading
-        return [protocol.cut(self._directory(request.node), offset, size)]
-
-    def _directory(self, node: NodeId) -> list[bytes]:
-        """Return the entries of *node*, prepared; each one's cookie is the index of the next."""
-        prepared = self._directories.get(node)
-        if prepared is not None:
-            self._directories.move_to_end(node)
-            return prepared
+    def _opendir(self, _unique: int, node: NodeId, _raw: Buffer) -> Sequence[Buffer]:
+        self._decline(Flag.NO_OPENDIR_SUPPORT)
         lasting = self._filesystem.is_lasting(node)
-        nothing = protocol.entry(0, protocol.NO_ATTRIBUTES, name_valid_s=0, attributes_valid_s=0)
-        here = self._filesystem.inode_number(node)
-        prepared = [
-            protocol.dirent(name, here, stat.S_IFDIR, cookie=cookie, made=nothing)
-            for cookie, name in enumerate((b".", b".."), 1)
+        return [protocol.opened(protocol.FOPEN_CACHE_DIR | protocol.FOPEN_KEEP_CACHE if lasting else 0)]
+
+    def _decline(self, support: Flag) -> None:
+        """Refuse to be asked before anything is opened, if the kernel knows how to take that: it never asks again."""
+        if self.session is not None and support in self.session.flags:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    def _readdirplus(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        lasting = self._filesystem.is_lasting(node)
+        listing = self._filesystem.listing(node) if lasting else self._names(node)
+        return [listing.cut(*protocol.reading(raw))]
+
+    def _names(self, node: NodeId) -> Listing:
+        # Without attributes, for they would cost opening all images there are; the kernel asks for those it needs.
+        records = [
+            unattributed(name, node, stat.S_IFDIR, cookie=cookie) for cookie, name in enumerate((b".", b".."), 1)
         ]
-        for cookie, (name, child, mode) in enumerate(self._filesystem.readdir(node), 3):
-            # Attributes of an image's root would cost resolving its layers, of all images there are: without them the
-            # kernel asks for those it is asked for.
-            made = nothing
-            if lasting:
-                with contextlib.suppress(Exception):  # one bad entry must not hide the others; its lookup tells
-                    made = self._entry(child, FOREVER_S)
-            prepared.append(protocol.dirent(name, self._filesystem.inode_number(child), mode, cookie=cookie, made=made))
-        if lasting:
-            self._directories[node] = prepared
-            self._kept_bytes += sum(map(len, prepared))
-            while self._kept_bytes > MAX_KEPT_BYTES and len(self._directories) > 1:
-                _, dropped = self._directories.popitem(last=False)
-                self._kept_bytes -= sum(map(len, dropped))
-        return prepared
+        for cookie, (name, _, mode, ino) in enumerate(self._filesystem.readdir(node), 3):
+            records.append(unattributed(name, ino, mode, cookie=cookie))
+        return Listing.parse(bytearray(packed_listing(records)), len(records))
 
     # ---- content ----
 
-    def _open(self, request: Request) -> list[bytes]:
-        if request.open_flags & WRITING_FLAGS:
+    def _open(self, _unique: int, _node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        if protocol.open_flags(raw) & WRITING_FLAGS:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        file = self._filesystem.open(request.node)
-        handle, self._next_handle = self._next_handle, self._next_handle + 1
-        self._files[handle] = file
+        self._decline(Flag.NO_OPEN_SUPPORT)
         # A node is one content for ever, so pages read before are still its.
-        return [protocol.opened(handle, protocol.FOPEN_KEEP_CACHE)]
+        return [protocol.opened(protocol.FOPEN_KEEP_CACHE)]
 
-    def _read(self, request: Request) -> list[bytes]:
-        offset, size = request.reading
-        return [self._files[request.handle].read(offset, size)]
-
-    def _release(self, request: Request) -> list[bytes]:
-        self._files.pop(request.handle).close()
-        return []
-
-
-def serve(
-    filesystem: "Filesystem", mountpoint: Path, *, source: str, options: MountOptions, ready: Callable[[], None]
-) -> None:
-    """Mount *filesystem* at *mountpoint* and answer for it until it is unmounted or SIGTERM, SIGINT or SIGHUP comes.
-
-    *ready* is called once the kernel has begun to ask.  *source* is what mountinfo shows as the mount's source.  To be
-    called from the main thread, for the signals.
-
-    Raises: MountError.
-    """
-    server = Server(filesystem, options)
-    descriptor = device.mount(mountpoint, source=source, options=options)
-    try:
-        before = {
-            ending: signal.signal(ending, lambda *_: device.unmount(mountpoint))
-            for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        }
-        try:
-            _answer_all(descriptor, server, ready)
-        finally:
-            for ending, handler in before.items():
-                signal.signal(ending, handler)
-    except BaseException:
-        device.unmount(mountpoint)
-        raise
-    finally:
-        os.close(descriptor)
-        server.close()
+    def _read(self, unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        offset, size = protocol.reading(raw)
+        file = self._files.get(node)
+        if file is None:
+            if len(self._files) >= _MOST_FILES:
+                self._files.clear()
+            file = self._files[node] = self._filesystem.open(node)
+        place = file.place(offset)
+        size = min(size, file.size - offset)
+        if place is None or size <= 0:
+            return [file.read(offset, size)]
+        if self._can_look_first:
+            data = self._buffer[:size]
+            try:
+                if os.preadv(place[0], [data], place[1], os.RWF_NOWAIT) == size:
+                    return [data]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._can_look_first = False
+        raise NotInMemory(unique, file, offset, size)
 
 
-def _answer_all(descriptor: int, server: Server, ready: Callable[[], None]) -> None:
-    """Read and answer requests until the kernel says that there is no mount any more."""
-    os.set_blocking(descriptor, False)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    told = False
-    spins = _SPINS
-    while True:
-        try:
-            raw = os.read(descriptor, protocol.REQUEST_BYTES)
-        except BlockingIOError:
-            spins -= 1
-            if spins <= 0:
-                poll.poll()
-                spins = _SPINS
-            continue
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                return
-            if error.errno in (errno.ENOENT, errno.EINTR):  # the asker gave up before the request was read
-                continue
-            raise
-        spins = _SPINS
-        pieces = server.answer(raw)
-        if pieces:
-            with contextlib.suppress(FileNotFoundError):  # the asker gave up
-                os.writev(descriptor, pieces)
-        if server.initialised and not told:
-            told = True
-            ready()
+def failed(unique: int, error: Exception, what: str) -> Sequence[Buffer]:
+    """Return the refusal that *error* of *what* means, and log it unless it is a file system's everyday answer."""
+    if isinstance(error, ImagefsError):
+        _log.error("%s failed: %s", what, describe(error))
+    elif not isinstance(error, OSError):
+        _log.exception("%s failed", what)
+    return protocol.refusal(unique, errno_of(error))
+
+
+def _nothing(_unique: int, _node: NodeId, _raw: Buffer) -> Sequence[Buffer]:
+    return []
+
+
+def _absent(valid_s: float) -> bytes:
+    return protocol.entry(0, NO_ATTRIBUTES, name_valid_s=valid_s, attributes_valid_s=0)

@@ -8,22 +8,18 @@ Source: include/uapi/linux/fuse.h; Documentation/filesystems/fuse.rst.  Spoken f
 import errno
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
-from imagefs.view.attributes import Attributes, NodeId, StatFs
+from imagefs.overlay.record import BLOCK_BYTES, ENTRY
+from imagefs.view.attributes import NodeId, StatFs
 
 MAJOR, OLDEST_MINOR, NEWEST_MINOR = 7, 23, 38
 MAX_PAGES = 256
 """Pages in one request: the most any kernel allows unless its administrator says otherwise."""
-PAGE_BYTES = 4096
 REQUEST_BYTES = 128 * 1024
 """Room for any request: writes, the only long ones, are refused by the kernel itself on a read-only mount."""
-FOREVER_S = 1 << 32
-"""What never changes is believed for a century: the kernel turns seconds into jiffies, so the largest number is not
-the longest time."""
-
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_CACHE_DIR = 1 << 3
 
@@ -60,87 +56,105 @@ class Flag(IntFlag):
     """INIT flags that are of use here."""
 
     ASYNC_READ = 1 << 0
+    AUTO_INVAL_DATA = 1 << 12
     DO_READDIRPLUS = 1 << 13
+    NO_OPEN_SUPPORT = 1 << 17
     PARALLEL_DIROPS = 1 << 18
     MAX_PAGES = 1 << 22
     CACHE_SYMLINKS = 1 << 23
+    NO_OPENDIR_SUPPORT = 1 << 24
 
 
-WANTED = Flag.ASYNC_READ | Flag.DO_READDIRPLUS | Flag.PARALLEL_DIROPS | Flag.MAX_PAGES | Flag.CACHE_SYMLINKS
+WANTED = Flag(sum(Flag))
+"""All of them.  AUTO_INVAL_DATA is for directories of names: the kernel keeps what it has read of a directory until
+the directory's time has changed, and only with this flag asks for that time before it trusts what it kept."""
 
-_IN_HEADER = struct.Struct("<IIQQIIII")
+
+class Notice(IntEnum):
+    """What the kernel may be told unasked."""
+
+    INVALIDATE_INODE = 2
+    INVALIDATE_ENTRY = 3
+    RESEND = 7
+
+
+HEADER = struct.Struct("<IIQQIIII")
+"""Of a request: length, opcode, unique, node, uid, gid, pid, padding; what follows begins at its size."""
 _OUT_HEADER = struct.Struct("<IiQ")
 _INIT_IN = struct.Struct("<IIII")
 _INIT_OUT = struct.Struct("<IIIIHHIIHHI28x")
-_ATTR = struct.Struct("<QQQqqqIIIIIIIIII")
-_ENTRY = struct.Struct("<QQQQII")
 _ATTR_OUT = struct.Struct("<QII")
 _OPEN_OUT = struct.Struct("<QII")
-_DIRENT = struct.Struct("<QQII")
 _STATFS_OUT = struct.Struct("<QQQQQIIII24x")
 _SIZE_OUT = struct.Struct("<II")
 _GETXATTR_IN = struct.Struct("<II")
 _READ_IN = struct.Struct("<QQI")
 _OPEN_IN = struct.Struct("<I")
-_HANDLE_IN = struct.Struct("<Q")
+_INVALIDATE_INODE = struct.Struct("<Qqq")
+_INVALIDATE_ENTRY = struct.Struct("<QII")
 OUT_HEADER_BYTES = _OUT_HEADER.size
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request: *opcode* is an `Opcode` or any other number, *body* what follows the header."""
-
-    opcode: int
-    unique: int
-    node: NodeId
-    body: bytes
-
-    @property
-    def name(self) -> bytes:
-        """The name that a LOOKUP is for."""
-        return self.body[: self.body.index(b"\0")]
-
-    @property
-    def handle(self) -> int:
-        """The handle that READ, READDIRPLUS, RELEASE and RELEASEDIR begin with."""
-        return int(_HANDLE_IN.unpack_from(self.body)[0])
-
-    @property
-    def reading(self) -> tuple[int, int]:
-        """(offset, size) of READ and READDIRPLUS."""
-        _, offset, size = _READ_IN.unpack_from(self.body)
-        return offset, size
-
-    @property
-    def open_flags(self) -> int:
-        """The flags of an OPEN, as open(2) has them."""
-        return int(_OPEN_IN.unpack_from(self.body)[0])
-
-    @property
-    def xattr_size(self) -> int:
-        """The room that the asker of GETXATTR or LISTXATTR has; 0 asks for the size only."""
-        return int(_GETXATTR_IN.unpack_from(self.body)[0])
-
-    @property
-    def xattr_name(self) -> bytes:
-        """The attribute that a GETXATTR is for."""
-        return self.body[_GETXATTR_IN.size : self.body.index(b"\0", _GETXATTR_IN.size)]
+Buffer = bytes | bytearray | memoryview
 
 
-def parse(raw: bytes) -> Request:
-    """Return the request in *raw*, which is one read of the device."""
-    length, opcode, unique, node, *_ = _IN_HEADER.unpack_from(raw)
-    return Request(opcode, unique, NodeId(node), raw[_IN_HEADER.size : length])
+def name(raw: Buffer) -> bytes:
+    """Return the name that the LOOKUP *raw* is for."""
+    return _text(raw, HEADER.size)
 
 
-def reply(unique: int, *parts: bytes) -> list[bytes]:
+def reading(raw: Buffer) -> tuple[int, int]:
+    """Return (offset, size) of the READ or READDIRPLUS *raw*."""
+    _, offset, size = _READ_IN.unpack_from(raw, HEADER.size)
+    return offset, size
+
+
+def open_flags(raw: Buffer) -> int:
+    """Return the flags of the OPEN *raw*, as open(2) has them."""
+    return int(_OPEN_IN.unpack_from(raw, HEADER.size)[0])
+
+
+def xattr_room(raw: Buffer) -> int:
+    """Return the room that the asker of the GETXATTR or LISTXATTR *raw* has; 0 asks for the size only."""
+    return int(_GETXATTR_IN.unpack_from(raw, HEADER.size)[0])
+
+
+def xattr_name(raw: Buffer) -> bytes:
+    """Return the attribute that the GETXATTR *raw* is for."""
+    return _text(raw, HEADER.size + _GETXATTR_IN.size)
+
+
+def _text(raw: Buffer, at: int) -> bytes:
+    text, end, _ = bytes(raw[at:]).partition(b"\0")
+    if not end:
+        raise ValueError("a name does not end")
+    return text
+
+
+def reply(unique: int, *parts: Buffer) -> list[Buffer]:
     """Return the pieces of a successful reply, to be written at once."""
     return [_OUT_HEADER.pack(OUT_HEADER_BYTES + sum(map(len, parts)), 0, unique), *parts]
 
 
-def refusal(unique: int, number: int) -> list[bytes]:
+def refusal(unique: int, number: int) -> list[Buffer]:
     """Return the reply that fails with errno *number*."""
     return [_OUT_HEADER.pack(OUT_HEADER_BYTES, -number, unique)]
+
+
+def resend() -> bytes:
+    """Return the notice that asks for all requests again that were read and not answered (Linux 6.9)."""
+    return _OUT_HEADER.pack(OUT_HEADER_BYTES, Notice.RESEND, 0)
+
+
+def invalidate_entry(parent: NodeId, name: bytes) -> bytes:
+    """Return the notice that *name* in *parent* leads elsewhere now; ENOENT says that the kernel did not know it."""
+    body = _INVALIDATE_ENTRY.pack(parent, len(name), 0) + name + b"\0"
+    return _OUT_HEADER.pack(OUT_HEADER_BYTES + len(body), Notice.INVALIDATE_ENTRY, 0) + body
+
+
+def invalidate_attributes(node: NodeId) -> bytes:
+    """Return the notice to ask again for the attributes of *node*; ENOENT says that the kernel does not know it."""
+    body = _INVALIDATE_INODE.pack(node, -1, 0)
+    return _OUT_HEADER.pack(OUT_HEADER_BYTES + len(body), Notice.INVALIDATE_INODE, 0) + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,33 +177,8 @@ def negotiate(body: bytes) -> tuple[bytes, Session | None]:
         raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
     session = Session(min(minor, NEWEST_MINOR), WANTED & Flag(offered & int(WANTED)))
     pages = MAX_PAGES if Flag.MAX_PAGES in session.flags else 0
-    answer = _INIT_OUT.pack(MAJOR, session.minor, readahead, int(session.flags), 64, 48, PAGE_BYTES, 1, pages, 0, 0)
+    answer = _INIT_OUT.pack(MAJOR, session.minor, readahead, int(session.flags), 64, 48, BLOCK_BYTES, 1, pages, 0, 0)
     return answer, session
-
-
-def device_number(rdev: int) -> int:
-    """Return *rdev*, as os.makedev makes it, in the kernel's 32 bits.  Source: linux/kdev_t.h, new_encode_dev."""
-    major, minor = os.major(rdev), os.minor(rdev)
-    return (minor & 0xFF | major << 8 | (minor & ~0xFF) << 12) & 0xFFFFFFFF
-
-
-def attributes(shown: Attributes) -> bytes:
-    """Return *shown* as a fuse_attr."""
-    seconds, nanoseconds = divmod(shown.mtime_ns, 10**9)
-    return _ATTR.pack(
-        shown.ino,
-        shown.size,
-        shown.blocks,
-        *(seconds,) * 3,
-        *(nanoseconds,) * 3,
-        shown.mode,
-        shown.nlink,
-        shown.uid,
-        shown.gid,
-        device_number(shown.rdev),
-        PAGE_BYTES,
-        0,
-    )
 
 
 def _validity(valid_s: float) -> tuple[int, int]:
@@ -198,41 +187,21 @@ def _validity(valid_s: float) -> tuple[int, int]:
 
 
 def entry(node: int, shown: bytes, *, name_valid_s: float, attributes_valid_s: float) -> bytes:
-    """Return a fuse_entry_out; *node* 0 says that there is no such name, *shown* is what `attributes` made."""
+    """Return a fuse_entry_out; *node* 0 says that there is no such name, *shown* are packed attributes."""
     name_s, name_ns = _validity(name_valid_s)
     attributes_s, attributes_ns = _validity(attributes_valid_s)
-    return _ENTRY.pack(node, 0, name_s, attributes_s, name_ns, attributes_ns) + shown
-
-
-NO_ATTRIBUTES = bytes(_ATTR.size)
+    return ENTRY.pack(node, 0, name_s, attributes_s, name_ns, attributes_ns) + shown
 
 
 def attributes_reply(shown: bytes, *, valid_s: float) -> bytes:
-    """Return a fuse_attr_out."""
+    """Return a fuse_attr_out of packed attributes."""
     seconds, nanoseconds = _validity(valid_s)
     return _ATTR_OUT.pack(seconds, nanoseconds, 0) + shown
 
 
-def opened(handle: int, flags: int) -> bytes:
-    """Return a fuse_open_out."""
-    return _OPEN_OUT.pack(handle, flags, 0)
-
-
-def dirent(name: bytes, ino: int, mode: int, *, cookie: int, made: bytes) -> bytes:
-    """Return a fuse_direntplus; *cookie* is where the next one is asked for, *made* the `entry` of this one."""
-    padding = -(len(name)) % 8
-    return made + _DIRENT.pack(ino, cookie, len(name), mode >> 12 & 0xF) + name + bytes(padding)
-
-
-def cut(entries: Sequence[bytes], first: int, size: int) -> bytes:
-    """Return *entries* from index *first* on, as many whole ones as fit into *size* bytes."""
-    taken = []
-    for piece in entries[first:]:
-        size -= len(piece)
-        if size < 0:
-            break
-        taken.append(piece)
-    return b"".join(taken)
+def opened(flags: int) -> bytes:
+    """Return a fuse_open_out without a handle: a node says all there is to know."""
+    return _OPEN_OUT.pack(0, flags, 0)
 
 
 def statfs(found: StatFs) -> bytes:

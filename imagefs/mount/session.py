@@ -9,12 +9,30 @@ import functools
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagefs.errors import InvalidMountOption
 from imagefs.mount import daemon
 from imagefs.mount.mountpoint import check_fuse, check_mountpoint, confirm_mounted, raise_read_ahead
 from imagefs.mount.options import MountOptions
+
+if TYPE_CHECKING:
+    from imagefs.mount.holder import Line, State
+    from imagefs.store.mounts import RecordFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be shown: of *store* all, or the image that *reference* names."""
+
+    store: Path
+    target: Path
+    reference: str | None
+    source: str
+    options: MountOptions
+    foreground: bool
 
 
 def mount(
@@ -28,7 +46,7 @@ def mount(
 ) -> None:
     """Mount *store*, or its one image *reference*, at *mountpoint*.
 
-    Returns once the mount answers, leaving a background process that serves it; with *foreground*, serves in this
+    Returns once the mount answers, leaving background processes that serve it; with *foreground*, holds it in this
     process and returns after the unmount.  *options.store* and *options.image* are the caller's to obey.
     *source* is what mountinfo shows; default: *reference* or *store*.
 
@@ -42,7 +60,8 @@ def mount(
     check_fuse()
     store = store.absolute()
     target = check_mountpoint(mountpoint, store=store, nonempty=options.nonempty)
-    serve = functools.partial(_serve, store, target, reference, source or reference or str(store), options)
+    wanted = _Wanted(store, target, reference, source or reference or str(store), options, foreground)
+    serve = functools.partial(_serve, wanted)
     if foreground:
         if options.log_file is not None:
             daemon.log_to(options.log_file)
@@ -53,32 +72,141 @@ def mount(
         raise_read_ahead(target)
 
 
-def _serve(
-    store_path: Path,
-    target: Path,
-    reference: str | None,
-    source: str,
-    options: MountOptions,
-    ready: Callable[[], None],
-) -> None:
-    # Imported late: only the process that serves needs a driver, and only the portable one needs libfuse.
-    if options.driver == "kernel":
-        from imagefs.mount.kernel import serve
-    else:
-        from imagefs.mount.fusepy_driver import serve
-    from imagefs.store.store import Store
-    from imagefs.view.filesystem import Filesystem
-
+def _serve(wanted: _Wanted, ready: Callable[[], None]) -> None:
     # Every file open in the mount is a file open here.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if wanted.options.driver == "kernel":
+        _begin_to_hold(wanted, ready)
+    else:
+        _serve_portably(wanted, ready)
 
+
+def _serve_portably(wanted: _Wanted, ready: Callable[[], None]) -> None:
+    from imagefs.mount.fusepy_driver import serve
+    from imagefs.store.mounts import MountRecord
+    from imagefs.store.store import Store
+    from imagefs.view.filesystem import Filesystem, Shown
+
+    with Store.open(wanted.store) as store, contextlib.ExitStack() as stack:
+        image = store.image(wanted.reference) if wanted.reference is not None else None
+        filesystem = Filesystem(store, Shown.of(image) if image else None, presentation=wanted.options.presentation)
+        file = store.new_mount_record()
+        if file is not None:
+            stack.callback(file.end)
+            pid = os.getpid()
+            file.write(MountRecord(str(wanted.target), pid, image.id if image else None, wanted.reference, pid, 1))
+        serve(filesystem, wanted.target, source=wanted.source, options=wanted.options, ready=ready)
+
+
+# ---- the kernel driver: one process holds the mount, its children serve it ----
+
+
+def _begin_to_hold(wanted: _Wanted, ready: Callable[[], None]) -> None:
+    from imagefs.mount import device, holder
+    from imagefs.store.store import Store
+
+    with Store.open(wanted.store) as store:  # closed before there are children: a connection must not be shared
+        image = store.image(wanted.reference) if wanted.reference is not None else None
+        file = store.new_mount_record()
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(Store.open(store_path))
-        image = store.image(reference) if reference is not None else None
-        stack.enter_context(
-            store.record_mount(mountpoint=str(target), image=image.id if image else None, reference=reference)
+        if file is not None:
+            stack.callback(file.end)
+        state = holder.State(
+            device=device.mount(wanted.target, source=wanted.source, options=wanted.options),
+            store=str(wanted.store),
+            mountpoint=str(wanted.target),
+            reference=wanted.reference,
+            image=str(image.id) if image else None,
+            layers=[str(diff_id) for diff_id in image.diff_ids] if image else [],
+            size=image.size if image else 0,
+            presentation=asdict(wanted.options.presentation),
+            log_file=str(wanted.options.log_file) if wanted.options.log_file else None,
+            record=(str(file.path), file.descriptor) if file else None,
+            in_foreground=wanted.foreground,
         )
-        filesystem = Filesystem.for_image(store, image) if image else Filesystem.for_store(store)
-        serve(filesystem, target, source=source, options=options, ready=ready)
+        _hold(state, file, ready)
+
+
+def resume(descriptor: int) -> None:
+    """Go on holding the mount whose state a predecessor, in this very process, left in *descriptor*; then end.
+
+    Called by a program that `holder` writes.
+    """
+    from imagefs.mount import holder
+    from imagefs.store.mounts import RecordFile
+
+    state = holder.received_state(descriptor)
+    if not state.in_foreground or state.log_file is not None:
+        daemon.log_to(Path(state.log_file) if state.log_file is not None else None)
+    file = RecordFile(Path(state.record[0]), state.record[1]) if state.record is not None else None
+    try:
+        _hold(state, file, lambda: None)
+    except Exception as error:
+        daemon.log_end(error)
+        raise SystemExit(1) from None
+    finally:
+        if file is not None:
+            file.end()
+
+
+def _hold(state: "State", file: "RecordFile | None", ready: Callable[[], None]) -> None:
+    from imagefs.mount import holder
+    from imagefs.oci.digest import Digest
+    from imagefs.store.mounts import MountRecord
+
+    image = Digest.parse(state.image) if state.image is not None else None
+
+    def started(child: int) -> None:
+        if file is not None:
+            said = MountRecord(state.mountpoint, os.getpid(), image, state.reference, child, state.starts)
+            file.write(replace(said, format=holder.STATE_FORMAT))
+
+    holder.Holder(state, _be_server, started).hold(ready)
+
+
+def _be_server(state: "State", line: "Line", stop: int) -> int:
+    """Serve the mount of *state* in this process, a child of its holder; see `holder.Serve`."""
+    from imagefs.mount import holder, serving
+    from imagefs.mount.kernel import Server
+    from imagefs.mount.upkeep import Upkeep
+    from imagefs.oci.digest import DiffId, Digest
+    from imagefs.store.store import Store
+    from imagefs.view.filesystem import Filesystem, Shown
+    from imagefs.view.kept import KeptFiles
+    from imagefs.view.presentation import Presentation
+    from imagefs.view.slots import Slots
+
+    def keep(path: str, descriptor: int | None) -> None:
+        if descriptor is None:
+            line.tell(drop=path)
+        else:
+            line.tell(descriptor, keep=path)
+
+    files = KeptFiles(state.kept, keep)
+    slots = Slots(state.notes, lambda note: line.tell(note=note))
+    with Store.open(Path(state.store)) as store:
+        layers = tuple(DiffId(Digest.parse(diff_id)) for diff_id in state.layers)
+        shown = Shown(Digest.parse(state.image), layers, state.size) if state.image is not None else None
+        presentation = Presentation(**state.presentation)
+        filesystem = Filesystem(store, shown, presentation=presentation, slots=slots, files=files)
+        server = Server(
+            filesystem, state.session, lambda session: line.tell(settled=[session.minor, int(session.flags)])
+        )
+        notices = serving.Notices(state.device)
+        if state.owes:
+            try:
+                notices.repeat()
+            except OSError:
+                return holder.LOST
+        upkeep = Upkeep(filesystem, notices, server.forget_files)
+
+        def answered() -> None:
+            line.tell(was=holder.ANSWERED)
+            upkeep.start()
+
+        unmounted = serving.serve(
+            state.device, server, asked=lambda: line.tell(was=holder.ASKED), answered=answered, stop=stop
+        )
+        return holder.UNMOUNTED if unmounted else holder.STOPPED

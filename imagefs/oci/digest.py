@@ -15,7 +15,7 @@ from imagefs.errors import DigestMismatch, InvalidDigest, SizeMismatch, printabl
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["HEX_DIGITS", "ChainId", "DiffId", "Digest", "chain_ids", "verified"]
+__all__ = ["HEX_DIGITS", "ChainId", "DiffId", "Digest", "chain_id", "chain_ids", "verified"]
 
 HEX_DIGITS = {"sha256": 64, "sha512": 128}
 """The algorithms understood (image-spec descriptor.md, "Registered algorithms") and how many hex digits each has."""
@@ -81,6 +81,11 @@ def chain_ids(diff_ids: Sequence[DiffId]) -> tuple[ChainId, ...]:
     for diff_id in diff_ids:
         chain.append(ChainId(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id))
     return tuple(chain)
+
+
+def chain_id(diff_ids: Sequence[DiffId]) -> ChainId:
+    """Return the name of the whole stack *diff_ids*; for no layers, where there is none, one of our own."""
+    return chain_ids(diff_ids)[-1] if diff_ids else ChainId(Digest.of(b""))
 
 
 def verified(chunks: Iterable[bytes], digest: Digest, size: int, *, what: str) -> Iterator[bytes]:

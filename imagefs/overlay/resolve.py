@@ -63,11 +63,12 @@ class _SymlinkLoop(InvalidLayer):
 class _Node:
     """An inode while the stack is being applied: mutable, and shared by the names that hard-link to it."""
 
-    __slots__ = ("children", "entry", "layer")
+    __slots__ = ("children", "entry", "layer", "position")
 
-    def __init__(self, entry: Entry, layer: int) -> None:
+    def __init__(self, entry: Entry, layer: int, position: int) -> None:
         self.entry = entry
         self.layer = layer
+        self.position = position
         self.children: dict[bytes, _Node] | None = {} if stat.S_ISDIR(entry.mode) else None
 
 
@@ -85,8 +86,8 @@ def resolve(changesets: Sequence[Changeset]) -> Tree:
     union = _Union()
     for layer, changeset in enumerate(changesets):
         hidden_targets = union.hide(changeset)
-        for entry in changeset.entries:
-            union.apply(entry, layer, hidden_targets)
+        for position, entry in enumerate(changeset.entries):
+            union.apply(entry, layer, position, hidden_targets)
     return _freeze(union.root)
 
 
@@ -94,7 +95,7 @@ class _Union:
     """The layers applied so far."""
 
     def __init__(self) -> None:
-        self.root = _Node(_IMPLIED_DIRECTORY, IMPLIED_LAYER)
+        self.root = _Node(_IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
         self._steps_left = _MAX_SYMLINK_STEPS
 
     def hide(self, changeset: Changeset) -> dict[bytes, _Node]:
@@ -125,11 +126,11 @@ class _Union:
             if (node := targets[link.target]) is not None and self._find(link.target, link) is None
         }
 
-    def apply(self, entry: Entry, layer: int, hidden_targets: dict[bytes, _Node]) -> None:
-        """Put one entry of layer *layer* where it belongs."""
+    def apply(self, entry: Entry, layer: int, position: int, hidden_targets: dict[bytes, _Node]) -> None:
+        """Put the entry at *position* of layer *layer* where it belongs."""
         folder, _, name = entry.path.rpartition(b"/")
         if not name:
-            self.root.entry, self.root.layer = entry, layer
+            self.root.entry, self.root.layer, self.root.position = entry, layer, position
             return
         siblings = self._make_parents(folder, entry)
         existing = siblings.get(name)
@@ -141,13 +142,13 @@ class _Union:
             if target.children is not None:
                 reason = f"hard link to '{printable(entry.target)}', which is a directory"
                 raise InvalidLayer(reason, entry=entry.path)
-            if target is existing and entry.target == entry.path:
+            if entry.target == entry.path:
                 raise InvalidLayer("hard link to itself", entry=entry.path)
             siblings[name] = target
         elif existing is not None and existing.children is not None and stat.S_ISDIR(entry.mode):
-            existing.entry, existing.layer = entry, layer
+            existing.entry, existing.layer, existing.position = entry, layer, position
         else:
-            siblings[name] = _Node(entry, layer)
+            siblings[name] = _Node(entry, layer, position)
 
     def _directory_at(self, path: bytes) -> dict[bytes, _Node] | None:
         """Return the children of the directory that *path* leads to, symlinks followed; None where there is none."""
@@ -165,7 +166,7 @@ class _Union:
         for name, _ in self._walk(folder, entry.path):
             node = children.get(name)
             if node is None or node.children is None:
-                node = children[name] = _Node(_IMPLIED_DIRECTORY, IMPLIED_LAYER)
+                node = children[name] = _Node(_IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
             assert node.children is not None
             children = node.children
         return children
@@ -252,5 +253,5 @@ def _freeze(root: _Node) -> Tree:
             stack.pop()
         else:
             stack.append(numbered(directory))
-    inodes = [Inode(node.entry, node.layer, nlink) for node, nlink in zip(order, links, strict=True)]
+    inodes = [Inode(node.entry, node.layer, node.position, nlink) for node, nlink in zip(order, links, strict=True)]
     return Tree(inodes, directories)

@@ -20,12 +20,13 @@ class Inode:
     """One file, directory, link or device of a tree.
 
     *entry* holds its attributes and, for a regular file, where its data is in the tar of layer *layer* (0 is the base;
-    -1 for a directory that no layer mentions, only implies).  *nlink* counts the names that lead to it; for a
-    directory, as on ext4, 2 and one for each child directory.
+    -1 for a directory that no layer mentions, only implies); *position* is where it stands in that layer's changeset.
+    *nlink* counts the names that lead to it; for a directory, as on ext4, 2 and one for each child directory.
     """
 
     entry: Entry
     layer: int
+    position: int
     nlink: int
 
 

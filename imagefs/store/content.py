@@ -8,6 +8,7 @@ On disk, below the store::
     blobs/<algorithm>/<hex>            manifests and configs, byte for byte as received
     layers/<algorithm>/<hex>.tar       a layer's uncompressed tar, named by diff_id
     layers/<algorithm>/<hex>.index     its changeset, derived from the tar (may be rebuilt at any time)
+    trees/<algorithm>/<hex>.tree       the union of a stack of layers, named by ChainID (may be rebuilt at any time)
     ingest/<random>                    being written; an flock is held while its writer lives
 
 Commit order: write, fsync the file, rename, fsync the folder.  A layer's index is committed before its tar, so a tar
@@ -19,15 +20,16 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from imagefs.errors import BlobNotFound
-from imagefs.oci.digest import DiffId, Digest
+from imagefs.oci.digest import ChainId, DiffId, Digest
 
-_CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index)?")
+_CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index|\.tree)?")
+_SUFFIXES: dict[str, set[str | None]] = {"blobs": {None}, "layers": {".tar", ".index"}, "trees": {".tree"}}
 
 
 def fsync_directory(path: Path) -> None:
@@ -46,7 +48,7 @@ class Ingest:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path, self._descriptor = _locked_temporary(folder)
+        self._path, self._descriptor = locked_temporary(folder)
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -99,7 +101,7 @@ class Ingest:
             self._descriptor = -1
 
 
-def _locked_temporary(folder: Path) -> tuple[Path, int]:
+def locked_temporary(folder: Path) -> tuple[Path, int]:
     """Return a new file in *folder* and its descriptor, locked for as long as the descriptor is open."""
     while True:
         path = folder / secrets.token_hex(8)
@@ -158,7 +160,7 @@ class Content:
 
     def create(self) -> None:
         """Make the folders that content lives in; existing ones stay."""
-        for name in ("blobs/sha256", "layers/sha256", "ingest"):
+        for name in ("blobs/sha256", "layers/sha256", "trees/sha256", "ingest"):
             (self._root / name).mkdir(parents=True, exist_ok=True)
 
     def blob_path(self, digest: Digest) -> Path:
@@ -197,13 +199,25 @@ class Content:
 
     def replace_index(self, diff_id: DiffId, index: bytes) -> None:
         """Put *index*, rebuilt from the tar, in place of a missing, damaged or older one."""
+        self._replace(self.index_path(diff_id), [index])
+
+    def tree_path(self, chain_id: ChainId) -> Path:
+        return self._root / "trees" / chain_id.algorithm / f"{chain_id.hex}.tree"
+
+    def replace_tree(self, chain_id: ChainId, pieces: Iterable[bytes]) -> None:
+        """Put the tree that *pieces* make in place of a missing, damaged or older one."""
+        self._replace(self.tree_path(chain_id), pieces)
+
+    def _replace(self, path: Path, pieces: Iterable[bytes]) -> None:
         with Ingest(self.ingest_folder) as file:
-            file.write(index)
-            file.replace(self.index_path(diff_id))
+            for piece in pieces:
+                file.write(piece)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(path)
 
     def present(self) -> Iterator[tuple[Path, Digest]]:
         """Yield every committed file with the digest its name says; files of other names are not ours and left out."""
-        for kind in ("blobs", "layers"):
+        for kind, suffixes in _SUFFIXES.items():
             for algorithm in ("sha256", "sha512"):
                 try:
                     names = os.listdir(self._root / kind / algorithm)
@@ -211,7 +225,7 @@ class Content:
                     continue
                 for name in names:
                     match = _CONTENT_NAME.fullmatch(name)
-                    if match and bool(match["suffix"]) == (kind == "layers"):
+                    if match and match["suffix"] in suffixes:
                         yield self._root / kind / algorithm / name, Digest(algorithm, match["hex"])
 
     def remove_stale_ingests(self) -> None:

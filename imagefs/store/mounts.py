@@ -8,39 +8,55 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from imagefs.errors import InvalidDigest
 from imagefs.oci.digest import Digest
-from imagefs.store.content import Ingest
+from imagefs.store.content import locked_temporary
 
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """One live mount: where, by which process, and which single image it shows (None: the whole store)."""
+    """One live mount: where, held by which process, and which single image it shows (None: the whole store).
+
+    *server* is the process that answers; *pid* itself, or a child of it.  *starts* counts those that have answered.
+    *format* is that of the state which *pid* could hand to its successor, 0 if it cannot.
+    """
 
     mountpoint: str
     pid: int
     image: Digest | None
     reference: str | None
+    server: int = 0
+    starts: int = 0
+    format: int = 0
 
 
-@contextlib.contextmanager
-def recorded(folder: Path, record: MountRecord) -> Iterator[None]:
-    """Keep *record* in *folder* while the context lasts."""
-    text = json.dumps(
-        {
-            "mountpoint": record.mountpoint,
-            "pid": record.pid,
-            "image": str(record.image) if record.image else None,
-            "reference": record.reference,
-        }
-    )
-    with Ingest(folder) as file:  # the very same need: a file that is locked while its maker lives, removed at the end
-        file.write(os.fsencode(text))
-        yield
+class RecordFile:
+    """The file of one record, locked while the process that has it open lives."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Take over what `begin` made."""
+        self.path = path
+        self.descriptor = descriptor
+
+    @classmethod
+    def begin(cls, folder: Path) -> Self:
+        """Make an empty record in *folder*."""
+        return cls(*locked_temporary(folder))
+
+    def write(self, record: MountRecord) -> None:
+        """Say *record*, in place of what was said before."""
+        said = {**asdict(record), "image": str(record.image) if record.image else None}
+        # Padded, so that whoever reads meanwhile never finds the end of an older, longer one.
+        os.pwrite(self.descriptor, os.fsencode(json.dumps(said)).ljust(os.fstat(self.descriptor).st_size), 0)
+
+    def end(self) -> None:
+        """Remove the record."""
+        self.path.unlink(missing_ok=True)
+        os.close(self.descriptor)
 
 
 def live(folder: Path) -> tuple[MountRecord, ...]:
@@ -58,8 +74,8 @@ def live(folder: Path) -> tuple[MountRecord, ...]:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     said = json.loads(os.fsdecode(file.read()))
-                    image = Digest.parse(said["image"]) if said["image"] else None
-                    records.append(MountRecord(said["mountpoint"], int(said["pid"]), image, said["reference"]))
+                    image = Digest.parse(said.pop("image")) if said["image"] else said.pop("image")
+                    records.append(MountRecord(image=image, **said))
                 else:
                     path.unlink()
     return tuple(sorted(records, key=lambda record: record.mountpoint))

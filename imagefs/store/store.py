@@ -12,13 +12,13 @@ vanish.  Locks are flocks: a dead process holds none.
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from imagefs.errors import StoreUnusable
 from imagefs.oci.config import parse_config
-from imagefs.oci.digest import DiffId, Digest
+from imagefs.oci.digest import ChainId, DiffId, Digest, chain_id
 from imagefs.oci.manifest import Manifest
 from imagefs.oci.reference import Reference
 from imagefs.store import layout, mounts
@@ -92,6 +92,14 @@ class Store:
         """Return where the layer's uncompressed tar is, or would be."""
         return self._content.layer_path(diff_id)
 
+    def index_path(self, diff_id: DiffId) -> Path:
+        """Return where the layer's index is, or would be."""
+        return self._content.index_path(diff_id)
+
+    def tree_path(self, chain_id: ChainId) -> Path:
+        """Return where the tree of the stack *chain_id* is, or would be."""
+        return self._content.tree_path(chain_id)
+
     def layer_index(self, diff_id: DiffId) -> bytes:
         """Return the layer's stored index, b"" where there is none."""
         return self._content.index(diff_id)
@@ -121,6 +129,13 @@ class Store:
         """Keep *index*, rebuilt from the layer's tar, beside it; does nothing in a store opened for reading."""
         if not self.read_only:
             self._content.replace_index(diff_id, index)
+
+    def replace_tree(self, chain_id: ChainId, pieces: Iterable[bytes]) -> None:
+        """Keep the tree that *pieces* make for the stack *chain_id*; not for a store opened for reading.
+
+        The tree of a stack that no image has is swept like a layer that no image has.
+        """
+        self._content.replace_tree(chain_id, pieces)
 
     def add_image(self, *, manifest: Manifest, config: bytes, references: Sequence[Reference]) -> Image:
         """Make an image visible, all of whose layers are committed; to be used inside `writing`.
@@ -179,7 +194,7 @@ class Store:
                 wanted.unlink(missing_ok=True)
                 needed: set[Digest] = set()
                 for image in self._catalog.images():
-                    needed.update(image.diff_ids, (image.id, image.manifest_digest))
+                    needed.update(image.diff_ids, (chain_id(image.diff_ids), image.id, image.manifest_digest))
                     needed.update(name.digest for name in image.digests if name.digest is not None)
                 for path, digest in self._content.present():
                     if digest not in needed:
@@ -199,17 +214,13 @@ class Store:
 
     # ---- mounts ----
 
-    def record_mount(
-        self, *, mountpoint: str, image: Digest | None = None, reference: str | None = None
-    ) -> contextlib.AbstractContextManager[None]:
-        """Say, for as long as the context lasts and this process lives, that the store is mounted.
+    def new_mount_record(self) -> mounts.RecordFile | None:
+        """Return a file in which to say that the store is mounted; None in a store opened for reading.
 
-        *image* pins that image against removal.  In a store opened for reading nothing is recorded.
+        What it says is true for as long as this process lives, or one that it passes the descriptor on to.  An image
+        that it names is pinned against removal.
         """
-        if self.read_only:
-            return contextlib.nullcontext()
-        record = mounts.MountRecord(mountpoint=mountpoint, pid=os.getpid(), image=image, reference=reference)
-        return mounts.recorded(self.path / "mounts", record)
+        return None if self.read_only else mounts.RecordFile.begin(self.path / "mounts")
 
     def live_mounts(self) -> tuple[mounts.MountRecord, ...]:
         """Return the mounts of this store whose serving processes live, by mount point."""

@@ -4,77 +4,99 @@ Receives a store (and, to mount one image alone, that image); hands on lookup, g
 xattrs by node id.  Knows no kernel protocol; raises the builtin OSErrors that are a file system's own language, and
 lets domain errors pass.
 
-A node id is (slot, index), computed and never remembered per file: slot 0 holds the directories of names, a slot
-above belongs to one path at which one image is bound, and index is the inode's number in that image's tree.  Inode
-numbers as ``stat`` shows them use the image instead of the path, so two tags of one image show equal numbers.
+A node id is (slot, index), computed and never remembered per file.  Slot 0 holds the names outside of images.  What is
+just what its layer says has its layer's slot and its place in the layer's changeset, so it is one node, with one page
+cache, in all images that have the layer.  Directories, of which a kernel must never see one under two paths, and what
+a tree has made different have the slot of their image at its path, and their index in the tree.
 """
 
 import errno
 import os
 import stat
 import threading
-import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from imagefs.errors import BlobNotFound
-from imagefs.oci.digest import Digest
-from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
+from imagefs.layer.changeset import Entry
+from imagefs.oci.digest import DiffId, Digest
+from imagefs.overlay.attributes import Attributes, attributes, leaf_number
+from imagefs.overlay.record import Listing
+from imagefs.overlay.tree_file import ROOT_INDEX, Row
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
-from imagefs.view.attributes import ROOT, Attributes, NodeId, StatFs
-from imagefs.view.namespace import Directory, ImageRoot, Symlink, namespace
+from imagefs.view.attributes import ROOT, NodeId, StatFs
+from imagefs.view.kept import KeptFiles
+from imagefs.view.live_names import LiveNames, walk
+from imagefs.view.namespace import Directory, ImageRoot, Symlink
 from imagefs.view.opened import OpenedImages, OpenFile
+from imagefs.view.presentation import Presentation
+from imagefs.view.slots import Binding, Slots
 
-REFRESH_S = 0.2
-"""How old the directories of names may be: with the kernel's own caching a change shows within a second."""
+MAX_KEPT_BYTES = 16 * 1024 * 1024
+"""Of listings."""
 
 _NOT_ASKED_AGAIN = frozenset({b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"})
 """`ls -l` asks for these at every entry; "not supported" stops it asking, "no such attribute" does not."""
 _SLOT_SHIFT = 32  # an image's tree has fewer inodes than this leaves room for: its indexes count in 32 bits
+_INDEX_MASK = (1 << _SLOT_SHIFT) - 1
 _BLOCK_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class _Binding:
-    """One image at one path; *number* stands for the image in inode numbers."""
+class Shown:
+    """What a view of one image has to know of it; *size* is that of its layers in bytes."""
 
-    image: Image
-    number: int
+    image: Digest
+    diff_ids: tuple[DiffId, ...]
+    size: int
+
+    @classmethod
+    def of(cls, image: Image) -> Self:
+        return cls(image.id, image.diff_ids, image.size)
 
 
 class Filesystem:
     """Everything a mounted store shows.  Thread-safe.
 
     Names and paths are bytes.  Methods that take a node raise FileNotFoundError where that is a name that is gone, and
-    OSError(ESTALE) inside an image that was removed.
+    OSError(ESTALE) inside an image that was removed and that nobody had entered.
     """
 
-    def __init__(self, store: Store, image: Image | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        image: Shown | None = None,
+        *,
+        presentation: Presentation | None = None,
+        slots: Slots | None = None,
+        files: KeptFiles | None = None,
+    ) -> None:
+        """Show *store*, or its one *image*, as *presentation* asks; *slots* and *files* may be a predecessor's.
+
+        Raises: BlobNotFound, InvalidLayer, where *image* cannot be shown.
+        """
         self._store = store
-        self._images = OpenedImages(store)
+        self._files = files or KeptFiles()
+        self._images = OpenedImages(store, self._files)
+        self._presentation = presentation or Presentation()
         self._lock = threading.RLock()
-        self._paths: list[bytes] = [b""]  # paths of name directories and symlinks; slot 0, index - 1
-        self._path_nodes: dict[bytes, NodeId] = {b"": ROOT}
-        self._bindings: list[_Binding | None] = [None]  # by slot
-        self._slots: dict[tuple[bytes, Digest], int] = {}
-        self._image_numbers: dict[Digest, int] = {}
-        self._names = Directory()
-        self._generation = -1
-        self._checked_s = float("-inf")
-        self._bytes = 0
-        self._mounted_ns = time.time_ns()
+        self._slots = slots or Slots()
+        self._listings: OrderedDict[NodeId, Listing] = OrderedDict()
+        self._listed_bytes = 0
+        self._names = LiveNames(store)
+        self._departed_from: Directory | None = None
         self._single = image
         if image is not None:
-            self._single_root = self._bound(b"", image)
-            self._bytes = image.size
-            self._images.tree(image)  # an image that cannot be shown fails the mount, not the first look
+            self._single_root = self._bound(b"", image.image, image.diff_ids)
+            self._row(self._single_root >> _SLOT_SHIFT, ROOT_INDEX)  # what cannot be shown fails now, not at first look
 
     @classmethod
     def for_store(cls, store: Store) -> Self:
         """Return the view of the whole of *store*: every ``repo/tag`` a directory."""
-        return cls(store, None)
+        return cls(store)
 
     @classmethod
     def for_image(cls, store: Store, image: Image) -> Self:
@@ -82,10 +104,11 @@ class Filesystem:
 
         Raises: BlobNotFound, InvalidLayer.
         """
-        return cls(store, image)
+        return cls(store, Shown.of(image))
 
     def close(self) -> None:
-        """Close the store.  Open files stay readable until they are closed themselves."""
+        """Close the store and what is in use of it.  Open files stay readable as long as somebody holds them."""
+        self._files.close()
         self._store.close()
 
     # ---- names and attributes ----
@@ -95,17 +118,15 @@ class Filesystem:
 
         Raises: FileNotFoundError, NotADirectoryError.
         """
-        slot, index = self._split(parent)
-        if slot:
-            number = self._tree(slot).lookup(index, name)
+        if self.is_lasting(parent):
+            listing = self.listing(parent)
+            number = listing.find(name)
             if number is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            return _node(slot, number)
-        path = self._paths[index - 1]
-        directory = self._resolve(path)
-        if not isinstance(directory, Directory):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        found = directory.resolve(name)
+            return NodeId(listing.node(number))
+        path, directory = self._directory(parent)
+        # An image that was just pulled is there at once: only that a name is there is taken from memory.
+        found = directory.resolve(name) or self._directory(parent, max_age_s=0.0)[1].resolve(name)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return self._named(path + b"/" + name if path else name, found)
@@ -113,44 +134,72 @@ class Filesystem:
     def getattr(self, node: NodeId) -> Attributes:
         """Return the attributes of *node*."""
         slot, index = self._split(node)
-        if slot:
-            return _attributes(self._tree(slot).inode(index), _node(self._binding(slot).number, index))
-        found = self._resolve(self._paths[index - 1])
-        if isinstance(found, Symlink):
-            return self._name_attributes(node, stat.S_IFLNK | 0o777, 1, len(found.target))
-        assert isinstance(found, Directory)
-        folders = sum(1 for _ in found.listed)
-        return self._name_attributes(node, stat.S_IFDIR | 0o555, 2 + folders, 0)
+        if slot == 0:
+            return self._name_attributes(index)
+        found = self._slots.what(slot)
+        if isinstance(found, Binding):
+            shown = self._row(slot, index).attributes
+        else:
+            entry, links = self._entry(found, index)
+            ino = leaf_number(entry, layer=found, position=index)
+            shown = attributes(entry, ino=ino, nlink=links)
+        return self._presentation.apply(shown)
 
     def is_lasting(self, node: NodeId) -> bool:
         """Return whether *node* is inside an image: what is known of it, and of names in it, never changes."""
-        return self._split(node)[0] != 0
+        return node > _INDEX_MASK or (node == ROOT and self._single is not None)
 
-    def inode_number(self, node: NodeId) -> int:
-        """Return the number that `getattr` shows for *node*, without resolving any image."""
-        slot, index = self._split(node)
-        return _node(self._binding(slot).number, index) if slot else node
+    def readdir(self, node: NodeId) -> Sequence[tuple[bytes, NodeId, int, int]]:
+        """Return (name, node, st_mode, st_ino) for everything listed in directory *node*, without "." and "..".
 
-    def readdir(self, node: NodeId) -> Sequence[tuple[bytes, NodeId, int]]:
-        """Return (name, node, st_mode) for everything listed in directory *node*, in byte order, without "." and "..".
+        In byte order.  To list names must not cost making trees: where an image has none yet, another number is shown.
 
         Raises: NotADirectoryError.
         """
+        if self.is_lasting(node):
+            listing = self.listing(node)
+            numbers = range(2, len(listing))
+            return [(listing.name(n), NodeId(listing.node(n)), listing.mode(n), listing.ino(n)) for n in numbers]
+        path, directory = self._directory(node)
+        named = ((name, self._named(path + b"/" + name if path else name, it)) for name, it in directory.listed.items())
+        return [(name, child, stat.S_IFDIR, self._listed_number(child)) for name, child in named]
+
+    def _listed_number(self, node: NodeId) -> int:
         slot, index = self._split(node)
-        if slot:
-            tree = self._tree(slot)
-            return [
-                (dirent.name, _node(slot, dirent.inode), tree.inode(dirent.inode).entry.mode)
-                for dirent in tree.dirents(index)
-            ]
-        path = self._paths[index - 1]
-        directory = self._resolve(path)
-        if not isinstance(directory, Directory):
+        binding = self._slots.what(slot) if slot else None
+        if not isinstance(binding, Binding) or not self._images.has_tree(binding.diff_ids):
+            return node
+        return self._row(slot, index).attributes.ino
+
+    def listing(self, node: NodeId) -> Listing:
+        """Return the records of directory *node*, which is inside an image.
+
+        Raises: NotADirectoryError.
+        """
+        with self._lock:
+            listing = self._listings.get(node)
+            if listing is not None:
+                self._listings.move_to_end(node)
+                return listing
+        slot, index = self._split(node)
+        binding = self._slots.what(slot)
+        if not isinstance(binding, Binding):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        return [
-            (name, self._named(path + b"/" + name if path else name, child), stat.S_IFDIR)
-            for name, child in directory.listed.items()
-        ]
+        try:
+            listing = self._images.in_tree(binding.diff_ids, lambda tree: tree.listing(index))
+        except NotADirectoryError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        except BlobNotFound as error:
+            raise self._stale(error, binding) from None
+        with self._lock:
+            owners = [slot, *(self._slots.layer(diff_id) for diff_id in binding.diff_ids)]
+            listing.bind(owners, None if self._presentation.changes_nothing else self._presentation.apply)
+            self._listings[node] = listing
+            self._listed_bytes += len(listing.records)
+            while self._listed_bytes > MAX_KEPT_BYTES and len(self._listings) > 1:
+                _, dropped = self._listings.popitem(last=False)
+                self._listed_bytes -= len(dropped.records)
+        return listing
 
     def readlink(self, node: NodeId) -> bytes:
         """Return the text of symlink *node*, verbatim.
@@ -158,38 +207,45 @@ class Filesystem:
         Raises: OSError(EINVAL).
         """
         slot, index = self._split(node)
-        if slot:
-            entry = self._tree(slot).inode(index).entry
-            if stat.S_ISLNK(entry.mode):
+        if slot == 0:
+            found = self._resolve(self._slots.path(index))
+            if isinstance(found, Symlink):
+                return found.target
+        else:
+            entry = self._entry_of(slot, index)
+            if entry is not None and stat.S_ISLNK(entry.mode):
                 return entry.target
-        elif isinstance(found := self._resolve(self._paths[index - 1]), Symlink):
-            return found.target
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     # ---- content ----
 
     def open(self, node: NodeId) -> OpenFile:
-        """Return the regular file *node*, open for reading; the caller closes it.
+        """Return the regular file *node*, open for reading.
 
         Raises: IsADirectoryError; OSError(ENXIO) for what has no content of its own here, such as a device;
         BlobNotFound.
         """
         slot, index = self._split(node)
-        if not slot:
+        found = self._slots.what(slot) if slot else None
+        if isinstance(found, Binding):
+            row = self._row(slot, index)
+            if row.layer is None or stat.S_ISDIR(row.attributes.mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            diff_id, index = found.diff_ids[row.layer], row.position
+        elif found is None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        inode = self._tree(slot).inode(index)
-        if stat.S_ISDIR(inode.entry.mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(inode.entry.mode):
-            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-        return OpenFile(self._store, self._binding(slot).image.diff_ids[inode.layer], inode.entry)
+        else:
+            diff_id = found
+        try:
+            return self._images.open(diff_id, index)
+        except BlobNotFound as error:
+            raise self._stale(error, diff_id) from None
 
     def listxattr(self, node: NodeId) -> tuple[bytes, ...]:
         """Return the names of the extended attributes of *node*, sorted."""
         slot, index = self._split(node)
-        if not slot:
-            return ()
-        return tuple(name for name, _ in self._tree(slot).inode(index).entry.xattrs)
+        entry = self._entry_of(slot, index) if slot else None
+        return tuple(name for name, _ in entry.xattrs) if entry is not None else ()
 
     def getxattr(self, node: NodeId, name: bytes) -> bytes:
         """Return the value of the extended attribute *name* of *node*.
@@ -197,122 +253,172 @@ class Filesystem:
         Raises: OSError(ENODATA), or EOPNOTSUPP for those of `_NOT_ASKED_AGAIN`.
         """
         slot, index = self._split(node)
-        if slot:
-            for known, value in self._tree(slot).inode(index).entry.xattrs:
-                if known == name:
-                    return value
+        entry = self._entry_of(slot, index) if slot else None
+        for known, value in entry.xattrs if entry is not None else ():
+            if known == name:
+                return value
         number = errno.EOPNOTSUPP if name in _NOT_ASKED_AGAIN else errno.ENODATA
         raise OSError(number, os.strerror(number))
 
     def statfs(self) -> StatFs:
         """Return the size of what is mounted: as on any read-only file system, full."""
-        with self._lock:
-            if self._single is None:
-                self._refresh()
-            blocks = -(-self._bytes // _BLOCK_BYTES)
+        if self._single is None:
+            self._names.now()
+        size = self._names.bytes if self._single is None else self._single.size
+        blocks = -(-size // _BLOCK_BYTES)
         return StatFs(bsize=_BLOCK_BYTES, blocks=blocks, bfree=0, bavail=0, files=0, ffree=0, namemax=255)
+
+    # ---- what is removed ----
+
+    def departed(self) -> set[tuple[NodeId, bytes]] | None:
+        """Return (directory, name) of every image ever given out at a name that no longer leads to it.
+
+        None where nothing can have changed since this was last asked.
+        """
+        if self._single is not None:
+            return None
+        names = self._names.now()
+        if names is self._departed_from:
+            return None
+        self._departed_from = names
+        with self._lock:
+            bindings = self._slots.bindings()
+        gone = set()
+        for _, binding in bindings:
+            found = walk(names, binding.path)
+            if not isinstance(found, ImageRoot) or found.image.id != binding.image:
+                folder, _, name = binding.path.rpartition(b"/")
+                with self._lock:
+                    gone.add((NodeId(self._slots.name(folder)), name))
+        return gone
+
+    def removed(self) -> "list[Removed]":
+        """Return what was removed from the store while it was in use here."""
+        paths = set(self._files.removed() if self._single is None else ())
+        if not paths:
+            return []  # an image mounted alone is in use for as long as it is mounted
+        found = []
+        with self._lock:
+            bindings = self._slots.bindings()
+        trees = {self._images.tree_path(binding.diff_ids): binding for _, binding in bindings}
+        for path in paths & trees.keys():
+            rows = self._images.in_tree(trees[path].diff_ids, lambda tree: tree.rows)
+            slots = [slot for slot, binding in bindings if binding.diff_ids == trees[path].diff_ids]
+            found.append(Removed((path,), slots, range(1, rows + 1)))
+        layers = {diff_id for _, binding in bindings for diff_id in binding.diff_ids}
+        for diff_id in layers:
+            both = self._images.layer_paths(diff_id)
+            if not paths.isdisjoint(both):
+                count = self._images.in_index(diff_id, lambda index_file: index_file.count)
+                with self._lock:
+                    found.append(Removed(both, [self._slots.layer(diff_id)], range(count)))
+        return found
+
+    def give_up(self, removed: "Removed") -> None:
+        """Close what was *removed*: nobody knows a node of it any more."""
+        for path in removed.paths:
+            self._files.drop(path)
+        with self._lock:
+            for node in [node for node in self._listings if node >> _SLOT_SHIFT in removed.slots]:
+                self._listed_bytes -= len(self._listings.pop(node).records)
 
     # ---- inside ----
 
-    def _split(self, node: NodeId) -> tuple[int, InodeNumber]:
+    def _split(self, node: NodeId) -> tuple[int, int]:
         """Return (slot, index) of *node*; the root of a single image's view is that image's root."""
         if node == ROOT and self._single is not None:
             node = self._single_root
-        return node >> _SLOT_SHIFT, InodeNumber(node & ((1 << _SLOT_SHIFT) - 1))
+        return node >> _SLOT_SHIFT, node & _INDEX_MASK
 
-    def _binding(self, slot: int) -> _Binding:
-        binding = self._bindings[slot]
-        assert binding is not None
-        return binding
-
-    def _tree(self, slot: int) -> Tree:
-        image = self._binding(slot).image
+    def _row(self, slot: int, index: int) -> Row:
+        binding = self._slots.what(slot)
+        assert isinstance(binding, Binding)
         try:
-            return self._images.tree(image)
-        except BlobNotFound:
-            # Somebody is still in a folder of an image that is no more; damage is for those that are.
-            if any(known.id == image.id for known in self._store.images()):
-                raise
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+            return self._images.in_tree(binding.diff_ids, lambda tree: tree.row(index))
+        except BlobNotFound as error:
+            raise self._stale(error, binding) from None
 
-    def _refresh(self) -> None:
-        """Bring the directories of names up to date, if they could be older than REFRESH_S."""
-        now_s = time.monotonic()
-        if now_s - self._checked_s < REFRESH_S:
-            return
-        generation = self._store.generation()
-        if generation != self._generation:
-            images = self._store.images()
-            self._names = namespace(images)
-            self._bytes = sum(image.size for image in images)
-            self._images.forget_except(images)
-            self._generation = generation
-        self._checked_s = now_s
+    def _entry_of(self, slot: int, index: int) -> Entry | None:
+        """Return the entry behind a node; None for a directory that no layer mentions."""
+        found = self._slots.what(slot)
+        if isinstance(found, Binding):
+            row = self._row(slot, index)
+            if row.layer is None:
+                return None
+            return self._entry(found.diff_ids[row.layer], row.position)[0]
+        return self._entry(found, index)[0]
 
-    def _resolve(self, path: bytes) -> Directory | Symlink:
+    def _entry(self, diff_id: DiffId, position: int) -> tuple[Entry, int]:
+        try:
+            return self._images.entry(diff_id, position)
+        except BlobNotFound as error:
+            raise self._stale(error, diff_id) from None
+
+    def _stale(self, error: BlobNotFound, wanted: Binding | DiffId) -> BaseException:
+        """Return what to raise for *error*: itself, or that somebody is still in an image that is no more."""
+        if isinstance(wanted, Binding):
+            is_there = any(image.id == wanted.image for image in self._store.images())
+        else:
+            is_there = any(wanted in image.diff_ids for image in self._store.images())
+        return error if is_there else OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    # ---- names outside of images ----
+
+    def _resolve(self, path: bytes, max_age_s: float | None = None) -> Directory | Symlink:
         """Return what *path*, which once was a directory of names or a symlink there, is now.
 
         Raises: FileNotFoundError.
         """
-        with self._lock:
-            self._refresh()
-            found: Directory | ImageRoot | Symlink | None = self._names
-        for name in path.split(b"/") if path else ():
-            found = found.resolve(name) if isinstance(found, Directory) else None
+        found = walk(self._names.now(max_age_s=max_age_s), path)
         if found is None or isinstance(found, ImageRoot):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return found
 
+    def _directory(self, node: NodeId, *, max_age_s: float | None = None) -> tuple[bytes, Directory]:
+        """Return the path of *node*, and the directory of names that is there now.
+
+        Raises: FileNotFoundError, NotADirectoryError.
+        """
+        path = self._slots.path(node)
+        directory = self._resolve(path, max_age_s)
+        if not isinstance(directory, Directory):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return path, directory
+
     def _named(self, path: bytes, found: Directory | ImageRoot | Symlink) -> NodeId:
         """Return the node of what was *found* at *path*."""
-        if isinstance(found, ImageRoot):
-            return self._bound(path, found.image)
         with self._lock:
-            node = self._path_nodes.get(path)
-            if node is None:
-                self._paths.append(path)
-                node = self._path_nodes[path] = NodeId(len(self._paths))
-            return node
+            if isinstance(found, ImageRoot):
+                return self._bound(path, found.image.id, found.image.diff_ids)
+            return NodeId(self._slots.name(path))
 
-    def _bound(self, path: bytes, image: Image) -> NodeId:
+    def _bound(self, path: bytes, image: Digest, diff_ids: tuple[DiffId, ...]) -> NodeId:
         """Return the root node of *image* at *path*; the same whenever that image is there."""
-        with self._lock:
-            slot = self._slots.get((path, image.id))
-            if slot is None:
-                number = self._image_numbers.setdefault(image.id, len(self._image_numbers) + 1)
-                slot = self._slots[path, image.id] = len(self._bindings)
-                self._bindings.append(_Binding(image, number))
-            return _node(slot, ROOT_INODE)
+        return NodeId(self._slots.binding(path, image, diff_ids) << _SLOT_SHIFT | ROOT_INDEX)
 
-    def _name_attributes(self, node: NodeId, mode: int, nlink: int, size: int) -> Attributes:
-        return Attributes(
-            ino=node,
-            mode=mode,
-            nlink=nlink,
-            uid=os.getuid(),
-            gid=os.getgid(),
-            size=size,
-            blocks=0,
-            mtime_ns=self._mounted_ns,
-            rdev=0,
-        )
+    def _name_attributes(self, index: int) -> Attributes:
+        found = self._resolve(self._slots.path(index))
+        if isinstance(found, Symlink):
+            mode, nlink, size = stat.S_IFLNK | 0o777, 1, len(found.target)
+        else:
+            # A changed time tells a kernel that remembers the names in a directory that they may have changed, too.
+            mode, nlink, size = stat.S_IFDIR | 0o555, 2 + len(found.listed), 0
+        shown = Attributes(index, mode, nlink, os.getuid(), os.getgid(), size, 0, self._names.changed_ns, 0)
+        return self._presentation.apply(shown)
 
 
-def _node(slot: int, number: int) -> NodeId:
-    return NodeId(slot << _SLOT_SHIFT | number)
+class Removed:
+    """Files of the store that are gone but in use here: *paths*, and the nodes that are known by them."""
 
+    __slots__ = ("_indexes", "paths", "slots")
 
-def _attributes(inode: Inode, ino: int) -> Attributes:
-    entry = inode.entry
-    stored = entry.size if entry.extents is None else sum(length for _, length in entry.extents)
-    return Attributes(
-        ino=ino,
-        mode=entry.mode,
-        nlink=inode.nlink,
-        uid=entry.uid,
-        gid=entry.gid,
-        size=len(entry.target) if stat.S_ISLNK(entry.mode) else entry.size,
-        blocks=-(-stored // 512),
-        mtime_ns=entry.mtime_ns,
-        rdev=os.makedev(*entry.rdev) if entry.rdev != (0, 0) else 0,
-    )
+    def __init__(self, paths: tuple[str, ...], slots: Sequence[int], indexes: range) -> None:
+        self.paths = paths
+        self.slots = slots
+        self._indexes = indexes
+
+    def nodes(self) -> Iterator[NodeId]:
+        """Yield every node whose content is in these files."""
+        for slot in self.slots:
+            for index in self._indexes:
+                yield NodeId(slot << _SLOT_SHIFT | index)

@@ -1,55 +1,67 @@
-"""Image trees in memory, made when first entered.
+"""Images that somebody has entered: their trees, indexes and data, open for reading.
 
-Receives a store and the image somebody entered; hands on its `Tree` and open layers.  Bounds what is kept: trees that
-have not been used for long are dropped and made again.
+Receives a store and the layers of an image; hands on its tree, its entries and its files' content.  An image is
+entered as a whole: all its files are open from then on, so it stays whole for who is inside when it is removed.
+Trees and indexes that are missing or damaged are made again.
 """
 
+import contextlib
+import errno
+import logging
 import os
+import stat
 import threading
-from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-from imagefs.errors import BlobNotFound, LayerDamaged
+from imagefs.errors import BlobNotFound, LayerDamaged, LayerIndexDamaged, TreeDamaged, describe
+from imagefs.layer import index
 from imagefs.layer.changeset import Entry
+from imagefs.layer.index import IndexFile
 from imagefs.layer.indexed import stored_changeset
-from imagefs.oci.digest import DiffId, Digest
-from imagefs.overlay.resolve import resolve
-from imagefs.overlay.tree import Tree
-from imagefs.store.catalog import Image
+from imagefs.oci.digest import DiffId, chain_id
+from imagefs.overlay.stored import computed_tree
+from imagefs.overlay.tree_file import TreeFile
 from imagefs.store.store import Store
+from imagefs.view.kept import KeptFile, KeptFiles
 
-MAX_KEPT_INODES = 1_000_000
-"""How many inodes all kept trees may have together, beyond the one in use: some 600 MB."""
+_Answer = TypeVar("_Answer")
+
+_log = logging.getLogger(__name__)
 
 
 class OpenFile:
-    """A regular file being read.
+    """A regular file being read.  It stays readable when its image is removed.  Thread-safe."""
 
-    It holds its layer's tar open, so it stays readable when the image is removed.  Thread-safe until `close`.
-    """
+    __slots__ = ("_diff_id", "_extents", "_offset", "_tar", "size")
 
-    __slots__ = ("_descriptor", "_diff_id", "_entry")
-
-    def __init__(self, store: Store, diff_id: DiffId, entry: Entry) -> None:
-        self._entry = entry
+    def __init__(
+        self, tar: KeptFile, diff_id: DiffId, *, size: int, offset: int, extents: Sequence[tuple[int, int]] | None
+    ) -> None:
+        self._tar = tar
         self._diff_id = diff_id
-        try:
-            self._descriptor = os.open(store.layer_path(diff_id), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise BlobNotFound("layer", str(diff_id)) from None
+        self._offset = offset
+        self._extents = extents
+        self.size = size
+
+    def place(self, offset: int) -> tuple[int, int] | None:
+        """Return (descriptor, position) of byte *offset* and all that follow it; None where there are holes."""
+        return (self._tar.descriptor, self._offset + offset) if self._extents is None else None
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to *size* bytes from byte *offset*; fewer mean end of file and nothing else.
 
         Raises: LayerDamaged, OSError.
         """
-        size = min(size, self._entry.size - offset)
+        size = min(size, self.size - offset)
         if size <= 0:
             return b""
-        if self._entry.extents is None:
-            return self._data(self._entry.offset + offset, size)
+        if self._extents is None:
+            return self._data(self._offset + offset, size)
         result = bytearray(size)  # holes are zeros
-        position = self._entry.offset
-        for start, length in self._entry.extents:
+        position = self._offset
+        for start, length in self._extents:
             first, last = max(start, offset), min(start + length, offset + size)
             if first < last:
                 result[first - offset : last - offset] = self._data(position + first - start, last - first)
@@ -59,45 +71,134 @@ class OpenFile:
         return bytes(result)
 
     def _data(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
-        while len(data) < size:  # a signal may cut a read short; only nothing at all means the end
-            more = os.pread(self._descriptor, size - len(data), offset + len(data))
-            if not more:
-                raise LayerDamaged(str(self._diff_id), offset + size)
-            data += more
+        data = self._tar.read(size, offset)
+        if len(data) < size:
+            raise self.damaged(offset + size)
         return data
 
+    def damaged(self, position: int) -> LayerDamaged:
+        """Return the error that says that there is nothing at *position* of the layer's tar."""
+        return LayerDamaged(str(self._diff_id), position)
+
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Nothing to do: what is read is kept open for others, or closed with the last of them."""
 
 
 class OpenedImages:
-    """The trees of the images in use.  Thread-safe."""
+    """The images of *store* that are in use.  Thread-safe."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, files: KeptFiles) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._trees: OrderedDict[Digest, Tree] = OrderedDict()
+        self._files = files
+        self._lock = threading.RLock()
+        self._tree_paths: dict[tuple[DiffId, ...], str] = {}
+        self._layer_paths: dict[DiffId, tuple[str, str]] = {}
 
-    def tree(self, image: Image) -> Tree:
-        """Return the tree of *image*, resolving its layers if it is not among those kept.
+    def tree_path(self, diff_ids: tuple[DiffId, ...]) -> str:
+        """Return where the tree of these layers is, or would be."""
+        path = self._tree_paths.get(diff_ids)
+        if path is None:
+            path = self._tree_paths[diff_ids] = str(self._store.tree_path(chain_id(diff_ids)))
+        return path
 
-        Raises: BlobNotFound, InvalidLayer.
+    def has_tree(self, diff_ids: tuple[DiffId, ...]) -> bool:
+        """Return whether the tree of these layers is there and need not be made."""
+        return Path(self.tree_path(diff_ids)).exists()
+
+    def layer_paths(self, diff_id: DiffId) -> tuple[str, str]:
+        """Return where the tar and the index of layer *diff_id* are, or would be."""
+        paths = self._layer_paths.get(diff_id)
+        if paths is None:
+            paths = str(self._store.layer_path(diff_id)), str(self._store.index_path(diff_id))
+            self._layer_paths[diff_id] = paths
+        return paths
+
+    def in_tree(self, diff_ids: tuple[DiffId, ...], ask: Callable[[TreeFile], _Answer]) -> _Answer:
+        """Return what *ask* returns of the tree of *diff_ids*; what is found damaged is made again, once.
+
+        Raises: BlobNotFound, InvalidLayer; whatever *ask* raises.
         """
-        # One lock for all: two threads resolving at once would take turns at the interpreter anyway.
+        path = self.tree_path(diff_ids)
+        try:
+            file = self._files.get(path)
+            if file.reader is None:
+                file.reader = self._entered(file, diff_ids)
+            return ask(file.reader)
+        except FileNotFoundError:
+            pass
+        except TreeDamaged as error:
+            _log.warning("%s: %s", path, describe(error))
         with self._lock:
-            tree = self._trees.get(image.id)
-            if tree is None:
-                tree = resolve([stored_changeset(self._store, diff_id) for diff_id in image.diff_ids])
-                self._trees[image.id] = tree
-                while len(self._trees) > 1 and sum(map(len, self._trees.values())) - len(tree) > MAX_KEPT_INODES:
-                    self._trees.popitem(last=False)
-            self._trees.move_to_end(image.id)
-            return tree
+            file = self._tree_again(path, diff_ids)
+            file.reader = self._entered(file, diff_ids)
+        return ask(file.reader)
 
-    def forget_except(self, images: tuple[Image, ...]) -> None:
-        """Drop the trees of images other than *images*."""
-        kept = {image.id for image in images}
+    def _entered(self, file: KeptFile, diff_ids: tuple[DiffId, ...]) -> TreeFile:
+        tree = TreeFile(file.read, file.size())
+        if tree.layers != len(diff_ids):
+            raise TreeDamaged(f"it is of {tree.layers} layers, not of {len(diff_ids)}")
+        for diff_id in diff_ids:
+            for path in self.layer_paths(diff_id):
+                with contextlib.suppress(FileNotFoundError):  # told to who reads from it
+                    self._files.get(path)
+        return tree
+
+    def _tree_again(self, path: str, diff_ids: tuple[DiffId, ...]) -> KeptFile:
+        self._files.drop(path)
+        pieces = computed_tree(self._store, diff_ids)
+        if not self._store.read_only:
+            try:
+                self._store.replace_tree(chain_id(diff_ids), pieces)
+                return self._files.get(path)
+            except OSError as error:
+                _log.warning("%s cannot be kept: %s", path, describe(error))
+                pieces = computed_tree(self._store, diff_ids)
+        return self._files.put(path, b"".join(pieces))
+
+    def in_index(self, diff_id: DiffId, ask: Callable[[IndexFile], _Answer]) -> _Answer:
+        """Return what *ask* returns of the index of layer *diff_id*; what is found damaged is made again, once.
+
+        Raises: BlobNotFound; InvalidLayer, if the tar is damaged, too; whatever *ask* raises.
+        """
+        _, path = self.layer_paths(diff_id)
+        try:
+            file = self._files.get(path)
+            if file.reader is None:
+                file.reader = IndexFile(file.read)
+            return ask(file.reader)
+        except FileNotFoundError:
+            pass
+        except LayerIndexDamaged as error:
+            _log.warning("%s: %s", path, describe(error))
         with self._lock:
-            for image_id in [known for known in self._trees if known not in kept]:
-                del self._trees[image_id]
+            self._files.drop(path)
+            changeset = stored_changeset(self._store, diff_id)
+            read_only = self._store.read_only
+            file = self._files.put(path, index.encode(changeset)) if read_only else self._files.get(path)
+            file.reader = IndexFile(file.read)
+        return ask(file.reader)
+
+    def entry(self, diff_id: DiffId, position: int) -> tuple[Entry, int]:
+        """Return the entry at *position* of layer *diff_id*, and how many names the layer gives it.
+
+        Raises: BlobNotFound, InvalidLayer, LayerIndexDamaged.
+        """
+        return self.in_index(diff_id, lambda index_file: index_file.entry(position))
+
+    def open(self, diff_id: DiffId, position: int) -> OpenFile:
+        """Return the regular file at *position* of layer *diff_id*.
+
+        Raises: OSError(ENXIO), if it is something else; BlobNotFound, InvalidLayer, LayerIndexDamaged.
+        """
+        mode, size, offset = self.in_index(diff_id, lambda index_file: index_file.location(position))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        extents: Sequence[tuple[int, int]] | None = None
+        if offset is None:
+            entry, _ = self.entry(diff_id, position)
+            offset, extents = entry.offset, entry.extents
+        try:
+            tar = self._files.get(self.layer_paths(diff_id)[0])
+        except FileNotFoundError:
+            raise BlobNotFound("layer", str(diff_id)) from None
+        return OpenFile(tar, diff_id, size=size, offset=offset, extents=extents)

@@ -6,7 +6,7 @@ Receives the attributes an image has; hands on those to show.  Knows nothing of 
 import stat
 from dataclasses import dataclass, replace
 
-from imagefs.view.attributes import Attributes
+from imagefs.overlay.attributes import Attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,14 @@ class Presentation:
     gid: int | None = None
     umask: int | None = None
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether everything is shown as it is."""
+        return self.uid is None and self.gid is None and self.umask is None
+
     def apply(self, attributes: Attributes) -> Attributes:
         """Return *attributes* as they are to be shown."""
-        if self.uid is None and self.gid is None and self.umask is None:
+        if self.changes_nothing:
             return attributes
         mode = attributes.mode
         if self.umask is not None and not stat.S_ISLNK(mode):

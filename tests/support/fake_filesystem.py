@@ -12,11 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from imagefs.mount import fusepy_driver, kernel
-from imagefs.mount.options import parse_options
-from imagefs.view.attributes import ROOT, Attributes, NodeId, StatFs
+from imagefs.mount import device, fusepy_driver, serving
+from imagefs.mount.kernel import Server
+from imagefs.mount.options import MountOptions, parse_options
+from imagefs.overlay.attributes import Attributes
+from imagefs.overlay.record import Listing, packed, packed_listing, record, unattributed
+from imagefs.view.attributes import ROOT, NodeId, StatFs
 from imagefs.view.filesystem import Filesystem
 from tests.support.commands import DRIVER_VARIABLE
+
+
+NONE = Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass
@@ -31,6 +37,8 @@ class FakeNode:
     children: dict[bytes, int] = field(default_factory=dict)
     failure: BaseException | None = None
     """Raised by whatever is asked of this node, except its name."""
+    unreadable: BaseException | None = None
+    """Raised by opening this node."""
 
 
 class FakeFile:
@@ -38,8 +46,15 @@ class FakeFile:
         self.node = node
         self.closed = False
 
+    @property
+    def size(self) -> int:
+        return len(self.node.data)
+
+    def place(self, offset: int) -> None:
+        return None
+
     def read(self, offset: int, size: int) -> bytes:
-        return self.node.data[offset : offset + size]
+        return self.node.data[offset : offset + max(0, size)]
 
     def close(self) -> None:
         assert not self.closed
@@ -102,15 +117,30 @@ class FakeFilesystem:
     def inode_number(self, node: NodeId) -> int:
         return (1 << 40) + node
 
-    def readdir(self, node: NodeId) -> Sequence[tuple[bytes, NodeId, int]]:
+    def readdir(self, node: NodeId) -> Sequence[tuple[bytes, NodeId, int, int]]:
         children = sorted(self._node(node).children.items())
-        return [(name, NodeId(child), self.nodes[child - 1].mode) for name, child in children]
+        return [
+            (name, NodeId(child), self.nodes[child - 1].mode, self.inode_number(NodeId(child)))
+            for name, child in children
+        ]
+
+    def listing(self, node: NodeId) -> Listing:
+        records = [
+            unattributed(name, self.inode_number(node), stat.S_IFDIR, cookie=len(name)) for name in (b".", b"..")
+        ]
+        for cookie, (name, child, mode, ino) in enumerate(self.readdir(node), 3):
+            attributes = self.getattr(child) if self.nodes[child - 1].failure is None else NONE
+            records.append(record(name, child, packed(attributes), cookie=cookie, ino=ino, mode=mode))
+        return Listing.parse(bytearray(packed_listing(records)), len(records))
 
     def readlink(self, node: NodeId) -> bytes:
         return self._node(node).data
 
     def open(self, node: NodeId) -> FakeFile:
-        file = FakeFile(self._node(node))
+        found = self._node(node)
+        if found.unreadable is not None:
+            raise found.unreadable
+        file = FakeFile(found)
         self.opened.append(file)
         return file
 
@@ -122,6 +152,12 @@ class FakeFilesystem:
             return self._node(node).xattrs[name]
         except KeyError:
             raise OSError(errno.ENODATA, "no such attribute") from None
+
+    def departed(self) -> None:
+        return None
+
+    def removed(self) -> list[object]:
+        return []
 
     def statfs(self) -> StatFs:
         return StatFs(bsize=4096, blocks=1000, bfree=0, bavail=0, files=len(self.nodes), ffree=0, namemax=255)
@@ -147,7 +183,7 @@ def curiosities() -> FakeFilesystem:
     fake.add(b"fifo", FakeNode(mode=stat.S_IFIFO | 0o600))
     fake.add(b"link", FakeNode(mode=stat.S_IFLNK | 0o777, data=b"/absolute/\xff"))
     fake.add(b"attributed", FakeNode(xattrs={b"user.empty": b"", b"user.bytes": b"\x00\xff", b"user.\xff": b"1"}))
-    fake.add(b"broken", FakeNode(failure=RuntimeError("broken on purpose")))
+    fake.add(b"broken", FakeNode(data=b"?", unreadable=RuntimeError("broken on purpose")))
     folder = fake.add(b"folder", FakeNode(mode=stat.S_IFDIR | 0o755))
     for number in range(3000):
         fake.nodes.append(FakeNode())
@@ -155,14 +191,18 @@ def curiosities() -> FakeFilesystem:
     return fake
 
 
+def serve_to_the_kernel(filesystem: Filesystem, mountpoint: Path, *, source: str, options: MountOptions) -> None:
+    """Mount *filesystem* with the kernel driver, held by nobody, and serve it until it is unmounted."""
+    never, _ = os.pipe()
+    descriptor = device.mount(mountpoint, source=source, options=options)
+    serving.serve(descriptor, Server(filesystem), asked=lambda: None, answered=lambda: None, stop=never)
+
+
 if __name__ == "__main__":
     fake = curiosities()
-    serve = kernel.serve if os.environ.get(DRIVER_VARIABLE) == "kernel" else fusepy_driver.serve
-    serve(
-        fake.as_filesystem(),
-        Path(sys.argv[1]),
-        source="fake,source \\",
-        options=parse_options(sys.argv[2:]),
-        ready=lambda: None,
-    )
-    fake.close()
+    where, what = Path(sys.argv[1]), parse_options(sys.argv[2:])
+    if os.environ.get(DRIVER_VARIABLE) == "kernel":
+        serve_to_the_kernel(fake.as_filesystem(), where, source="fake,source \\", options=what)
+    else:
+        fusepy_driver.serve(fake.as_filesystem(), where, source="fake,source \\", options=what, ready=lambda: None)
+        fake.close()

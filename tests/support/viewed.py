@@ -18,18 +18,19 @@ def snapshot_view(filesystem: Filesystem, root: NodeId = ROOT) -> Snapshot:
     stack = [(b"", root)]
     while stack:
         folder, node = stack.pop()
-        for name, child, mode in filesystem.readdir(node):
+        for name, child, mode, ino in filesystem.readdir(node):
             path = folder + b"/" + name if folder else name
             assert filesystem.lookup(node, name) == child
             result[path] = _described(filesystem, child, mode)
+            assert result[path]["ino"] == ino
             if stat.S_ISDIR(mode):
                 stack.append((path, child))
     result = dict(sorted(result.items(), key=lambda item: item[0].split(b"/")))
     for path, described in result.items():
-        ino = described.pop("ino")
+        number = described.pop("ino")
         if described["type"] != "d":
-            assert isinstance(ino, int)
-            described["same as"] = first.setdefault(ino, path)
+            assert isinstance(number, int)
+            described["same as"] = first.setdefault(number, path)
     return result
 
 

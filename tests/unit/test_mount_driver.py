@@ -152,16 +152,6 @@ def test_an_open_file_keeps_its_attributes_and_a_newcomer_at_its_path_reads_past
     operations.close()
 
 
-def test_attributes_are_shown_as_asked() -> None:
-    fake = FakeFilesystem()
-    fake.add(b"f", FakeNode(mode=stat.S_IFREG | 0o4777, uid=7))
-    fake.add(b"l", FakeNode(mode=stat.S_IFLNK | 0o777, data=b"f"))
-    operations = served(fake, parse_options(["uid=1000,umask=077"]))
-    shown = operations("getattr", "/f")
-    assert (shown["st_mode"], shown["st_uid"], shown["st_gid"]) == (stat.S_IFREG | 0o4700, 1000, 0)
-    assert operations("getattr", "/l")["st_mode"] == stat.S_IFLNK | 0o777
-
-
 def test_absent_and_real_extended_attributes_are_told_apart() -> None:
     fake = FakeFilesystem()
     fake.add(b"bare", FakeNode())

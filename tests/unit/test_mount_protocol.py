@@ -8,11 +8,13 @@ import struct
 import pytest
 
 from imagefs.errors import ImageNotFound
-from imagefs.mount import kernel, protocol
+from imagefs.mount import protocol
 from imagefs.mount.kernel import Server
-from imagefs.mount.options import parse_options
-from imagefs.mount.protocol import Flag, Opcode
-from imagefs.view.attributes import NAMES_VALID_S, ROOT, Attributes, NodeId
+from imagefs.mount.protocol import Flag, Opcode, Session
+from imagefs.overlay import record
+from imagefs.overlay.attributes import Attributes
+from imagefs.overlay.record import FOREVER_S
+from imagefs.view.attributes import NAMES_VALID_S, ROOT, NodeId
 from tests.support.fake_filesystem import FakeFilesystem, FakeNode
 
 ALL_FLAGS = 0xFFFFFFFF
@@ -46,7 +48,7 @@ def fake() -> FakeFilesystem:
 
 @pytest.fixture
 def server(fake: FakeFilesystem) -> Server:
-    return Server(fake.as_filesystem(), parse_options([]))
+    return Server(fake.as_filesystem())
 
 
 # ---- the exchange at the beginning ----
@@ -66,7 +68,7 @@ def test_the_smaller_minor_version_is_spoken(server: Server, minor: int, kernel_
     assert background > congestion > 0
     assert write >= 4096
     assert Flag(flags) == protocol.WANTED
-    assert server.initialised
+    assert server.session == Session(min(minor, 38), protocol.WANTED)
 
 
 def test_only_what_is_offered_is_taken(server: Server) -> None:
@@ -78,20 +80,20 @@ def test_only_what_is_offered_is_taken(server: Server) -> None:
 def test_a_newer_major_version_is_answered_with_ours_and_waited_for(server: Server) -> None:
     error, body = ask(server, init(major=8))
     assert (error, struct.unpack_from("<II", body)) == (0, (7, 38))
-    assert not server.initialised
+    assert server.session is None
 
 
 @pytest.mark.parametrize(("major", "minor"), [(7, 22), (6, 40)])
 def test_a_kernel_too_old_is_refused(server: Server, major: int, minor: int) -> None:
     assert ask(server, init(major=major, minor=minor)) == (errno.EPROTO, b"")
-    assert not server.initialised
+    assert server.session is None
 
 
 # ---- values ----
 
 
 def test_attributes_keep_every_bit() -> None:
-    raw = protocol.attributes(EVERYTHING)
+    raw = record.packed(EVERYTHING)
     assert len(raw) == 88
     ino, size, blocks, *seconds = struct.unpack_from("<QQQqqq", raw)
     *nanoseconds, mode, nlink, uid, gid, rdev, _, _ = struct.unpack_from("<10I", raw, 48)
@@ -99,19 +101,20 @@ def test_attributes_keep_every_bit() -> None:
     assert (seconds, nanoseconds) == ([-1] * 3, [999_999_999] * 3)
     assert (mode, nlink, uid, gid) == (EVERYTHING.mode, 3, 4_000_000_000, 7)
     assert (rdev >> 8 & 0xFFF, rdev & 0xFF | rdev >> 12 & 0xFFF00) == (0xABC, 0x12345)
+    assert record.unpacked(raw) == EVERYTHING
 
 
 def test_directory_entries_are_padded_and_cut_between_entries() -> None:
-    made = protocol.entry(5, bytes(88), name_valid_s=1, attributes_valid_s=2.5)
-    entries = [protocol.dirent(b"n" * length, 5, stat.S_IFREG, cookie=length, made=made) for length in (1, 8, 9)]
-    assert [len(item) for item in entries] == [160, 160, 168]
-    assert protocol.cut(entries, 0, 319) == entries[0]
-    assert protocol.cut(entries, 0, 320) == entries[0] + entries[1]
-    assert protocol.cut(entries, 1, 10_000) == entries[1] + entries[2]
-    assert protocol.cut(entries, 3, 10_000) == b""
-    assert protocol.cut(entries, 0, 159) == b""
-    ino, cookie, length, kind = struct.unpack_from("<QQII", entries[2], 128)
-    assert (ino, cookie, length, kind) == (5, 9, 9, stat.S_IFREG >> 12)
+    made = [record.record(b"n" * length, 5, bytes(88), cookie=length, ino=6, mode=stat.S_IFREG) for length in (1, 8, 9)]
+    assert [len(item) for item in made] == [160, 160, 168]
+    listing = record.Listing.parse(bytearray(record.packed_listing(made)), 3)
+    assert listing.cut(0, 319) == made[0]
+    assert listing.cut(0, 320) == made[0] + made[1]
+    assert listing.cut(1, 10_000) == made[1] + made[2]
+    assert len(listing.cut(3, 10_000)) == 0
+    assert len(listing.cut(0, 159)) == 0
+    ino, cookie, length, kind = struct.unpack_from("<QQII", made[2], 128)
+    assert (ino, cookie, length, kind) == (6, 9, 9, stat.S_IFREG >> 12)
 
 
 def test_extended_attributes_are_sized_told_or_too_big() -> None:
@@ -132,10 +135,10 @@ def test_a_name_is_found_with_its_attributes_and_an_absent_one_is_believed_absen
     error, body = ask(server, request(Opcode.LOOKUP, body=b"here\0"))
     found, _, name_s, attributes_s = struct.unpack_from("<QQQQ", body)
     assert (error, found, len(body)) == (0, node, 128)
-    assert name_s == attributes_s == protocol.FOREVER_S
+    assert name_s == attributes_s == FOREVER_S
     assert struct.unpack_from("<QQ", body, 40)[1] == 5
     error, body = ask(server, request(Opcode.LOOKUP, body=b"gone\0"))
-    assert (error, struct.unpack_from("<QQQ", body)) == (0, (0, 0, protocol.FOREVER_S))
+    assert (error, struct.unpack_from("<QQQ", body)) == (0, (0, 0, FOREVER_S))
 
 
 def test_names_of_images_are_believed_for_a_moment_only(fake: FakeFilesystem, server: Server) -> None:
@@ -173,26 +176,11 @@ def test_the_entries_dot_and_names_of_images_come_without_a_node(fake: FakeFiles
     fake.add(b"image", FakeNode())
     for lasting in (True, False):
         fake.lasting = lasting
-        fresh = Server(fake.as_filesystem(), parse_options([]))
+        fresh = Server(fake.as_filesystem())
         _, body = ask(fresh, request(Opcode.READDIRPLUS, body=struct.pack("<QQI20x", 0, 0, 4096)))
         nodes = [struct.unpack_from("<Q", body, at)[0] for at in (0, 160, 320)]
         assert nodes[:2] == [0, 0]
         assert bool(nodes[2]) == lasting
-
-
-def test_prepared_directories_are_bounded(
-    fake: FakeFilesystem, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernel, "MAX_KEPT_BYTES", 3000)
-    for number in range(20):
-        folder = b"folder%d" % number
-        fake.add(folder, FakeNode(mode=stat.S_IFDIR | 0o755))
-        fake.add(folder + b"/x", FakeNode())
-    for number in range(20):
-        _, body = ask(server, request(Opcode.LOOKUP, body=b"folder%d\0" % number))
-        node = struct.unpack_from("<Q", body)[0]
-        ask(server, request(Opcode.READDIRPLUS, node, struct.pack("<QQI20x", 0, 0, 4096)))
-    assert sum(len(item) for entries in server._directories.values() for item in entries) == server._kept_bytes <= 3000
 
 
 def test_a_file_is_opened_read_and_closed(fake: FakeFilesystem, server: Server) -> None:
@@ -203,7 +191,30 @@ def test_a_file_is_opened_read_and_closed(fake: FakeFilesystem, server: Server) 
     assert ask(server, request(Opcode.READ, node, struct.pack("<QQI20x", handle, 3, 4))) == (0, b"3456")
     assert ask(server, request(Opcode.READ, node, struct.pack("<QQI20x", handle, 10, 4))) == (0, b"")
     assert ask(server, request(Opcode.RELEASE, node, struct.pack("<Q16x", handle))) == (0, b"")
-    assert fake.opened[0].closed
+
+
+def test_who_can_do_without_asking_to_open_is_told_to(server: Server) -> None:
+    opening = request(Opcode.OPEN, body=struct.pack("<II", os.O_RDONLY, 0)), request(Opcode.OPENDIR, body=bytes(8))
+    assert [ask(server, raw)[0] for raw in opening] == [0, 0]
+    ask(server, init(flags=int(Flag.NO_OPEN_SUPPORT)))
+    assert [ask(server, raw)[0] for raw in opening] == [errno.ENOSYS, 0]
+    ask(server, init())
+    assert [ask(server, raw)[0] for raw in opening] == [errno.ENOSYS, errno.ENOSYS]
+
+
+def test_a_successor_goes_on_as_was_settled(fake: FakeFilesystem) -> None:
+    told: list[Session] = []
+    ask(Server(fake.as_filesystem(), settled=told.append), init(minor=31, flags=int(Flag.NO_OPEN_SUPPORT)))
+    assert told == [Session(31, Flag.NO_OPEN_SUPPORT)]
+    successor = Server(fake.as_filesystem(), told[0])
+    assert ask(successor, request(Opcode.OPEN, body=struct.pack("<II", os.O_RDONLY, 0)))[0] == errno.ENOSYS
+    assert ask(successor, request(Opcode.OPENDIR, body=bytes(8)))[0] == 0
+
+
+def test_what_the_kernel_is_told_unasked_has_no_unique_number_and_its_code_for_an_error() -> None:
+    assert protocol.resend() == struct.pack("<IiQ", 16, 7, 0)
+    assert protocol.invalidate_entry(NodeId(3), b"tag") == struct.pack("<IiQQII", 36, 3, 0, 3, 3, 0) + b"tag\0"
+    assert protocol.invalidate_attributes(NodeId(9)) == struct.pack("<IiQQqq", 40, 2, 0, 9, -1, 0)
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC])

@@ -202,3 +202,9 @@ def test_inode_numbers_run_depth_first_in_name_order() -> None:
 def test_deep_directories_need_no_recursion() -> None:
     path = "/".join(["d"] * 2000)
     assert len(union(layer(file(path + "/x")))) == 2002
+
+
+@pytest.mark.parametrize("marker", [whiteout("a"), opaque("")])
+def test_a_hard_link_to_its_own_name_is_refused_even_where_a_marker_hides_what_was_there(marker: object) -> None:
+    with pytest.raises(InvalidLayer, match="itself"):
+        union(layer(file("a")), layer(link("a", "a"), marker))

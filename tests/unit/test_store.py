@@ -1,5 +1,6 @@
 """The store's contract: content is invisible until committed, names follow docker's rules, nothing needed is swept."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from imagefs.errors import ImageInUse, ImageNotFound, StoreUnusable
 from imagefs.oci.digest import DiffId, Digest
+from imagefs.store.mounts import MountRecord
 from imagefs.store.removal import remove
 from imagefs.store.store import Store
 from tests.support.images import add_image, add_layer, documents
@@ -170,9 +172,19 @@ def test_removing_by_id_with_several_repositories_needs_force(store: Store) -> N
     assert remove(store, image.id.short, force=True).deleted == image.id
 
 
+@contextlib.contextmanager
+def recorded(store: Store, mountpoint: str, image: Digest | None = None) -> Iterator[MountRecord]:
+    file = store.new_mount_record()
+    assert file is not None
+    record = MountRecord(mountpoint, os.getpid(), image, None)
+    file.write(record)
+    yield record
+    file.end()
+
+
 def test_a_mounted_image_is_kept_unless_forced(store: Store) -> None:
     image = add_image(store, [ONE], "one:1", "one:2")
-    with store.record_mount(mountpoint="/mnt/one", image=image.id, reference="one:1"):
+    with recorded(store, "/mnt/one", image.id):
         remove(store, "one:1")  # another name is left
         with pytest.raises(ImageInUse, match=r"mount at /mnt/one \(pid"):
             remove(store, "one:2")
@@ -181,10 +193,20 @@ def test_a_mounted_image_is_kept_unless_forced(store: Store) -> None:
 
 def test_a_mount_of_the_whole_store_keeps_nothing_from_being_removed(store: Store) -> None:
     image = add_image(store, [ONE], "one:1")
-    with store.record_mount(mountpoint="/mnt/all"):
-        assert [mount.mountpoint for mount in store.live_mounts()] == ["/mnt/all"]
+    with recorded(store, "/mnt/all") as record:
+        assert store.live_mounts() == (record,)
         assert remove(store, "one:1").deleted == image.id
     assert store.live_mounts() == ()
+
+
+def test_what_a_record_says_can_change_and_get_shorter(store: Store) -> None:
+    file = store.new_mount_record()
+    assert file is not None
+    for server in (1234567, 1):
+        record = MountRecord("/mnt", 5, None, "app:1", server, 3, 1)
+        file.write(record)
+        assert store.live_mounts() == (record,)
+    file.end()
 
 
 def test_records_of_dead_mounts_are_removed(store: Store) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from imagefs.errors import BlobNotFound, LayerDamaged, errno_of
+from imagefs.oci.digest import chain_id
+from imagefs.overlay.record import ENTRY, unpacked
 from imagefs.store.removal import remove
 from imagefs.store.store import Store
 from imagefs.view import filesystem as module
-from imagefs.view import opened
+from imagefs.view import live_names
 from imagefs.view.attributes import ROOT, NodeId
-from imagefs.view.filesystem import Filesystem
+from imagefs.view.filesystem import Filesystem, Shown
+from imagefs.view.presentation import Presentation
 from tests.support.images import add_image
-from tests.support.layers import dir_, file, layer, sparse, symlink
+from tests.support.layers import dir_, file, layer, link, sparse, symlink
 from tests.support.nasty import BASE, TOP
 from tests.support.viewed import snapshot_view
 
@@ -27,7 +30,7 @@ SIMPLE = layer(dir_("d"), file("d/data", CONTENT), symlink("l", "d/data"), file(
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(module, "REFRESH_S", 0.0)
+    monkeypatch.setattr(live_names, "REFRESH_S", 0.0)
     with Store.open(tmp_path / "store", create=True) as opened_store:
         yield opened_store
 
@@ -146,18 +149,33 @@ def test_numbers_are_unique_but_for_hard_links_and_equal_for_two_tags_of_one_ima
     view = other(store)
     seen: dict[int, str] = {}
     links = 0
-    stack = [("one/1", walk(view, "one/1")), ("two/1", walk(view, "two/1"))]
+    stack = [("one/1", walk(view, "one/1"))]
     while stack:
         path, node = stack.pop()
         attributes = view.getattr(node)
-        assert attributes.ino == view.inode_number(node)
         links += attributes.ino in seen
         assert attributes.ino not in seen or attributes.nlink > 1
         seen[attributes.ino] = path
         if stat.S_ISDIR(attributes.mode):
-            stack += [(f"{path}/{name!r}", child) for name, child, _ in view.readdir(node)]
-    assert links == 3  # bin/same and "late link" in one, bin/same in two
+            for name, child, _, ino in view.readdir(node):
+                stack.append((f"{path}/{name!r}", child))
+                assert view.getattr(child).ino == ino
+    assert links == 2  # bin/same and "late link"
     assert view.getattr(walk(view, "one/1/etc")).ino == view.getattr(walk(view, "one/again/etc")).ino
+    view.close()
+
+
+def test_files_of_a_shared_layer_are_one_node_in_all_images_and_directories_never(store: Store) -> None:
+    add_image(store, [SIMPLE], "one:1", "one:again")
+    add_image(store, [SIMPLE, layer(link("d/second", "x"))], "two:1")
+    view = other(store)
+    for path in ("d/data", "l"):
+        assert walk(view, f"one/1/{path}") == walk(view, f"one/again/{path}") == walk(view, f"two/1/{path}")
+    # Its link count is another in two: so it is another node there, of equal content and another number.
+    assert walk(view, "one/1/x") == walk(view, "one/again/x") != walk(view, "two/1/x") == walk(view, "two/1/d/second")
+    assert view.getattr(walk(view, "one/1/x")).nlink == 1
+    assert view.getattr(walk(view, "two/1/x")).nlink == 2
+    assert len({walk(view, path) for path in ("one/1/d", "one/again/d", "two/1/d")}) == 3
     view.close()
 
 
@@ -178,23 +196,12 @@ def test_a_truncated_layer_is_an_error_and_never_short_data(store: Store) -> Non
 
 def test_a_missing_layer_is_an_error_and_not_an_absent_file(store: Store) -> None:
     image = add_image(store, [SIMPLE], "one:1")
+    store.layer_path(image.diff_ids[0]).unlink()
     view = other(store)
     node = walk(view, "one/1/d/data")
-    store.layer_path(image.diff_ids[0]).unlink()
     with pytest.raises(BlobNotFound) as caught:
         view.open(node)
     assert errno_of(caught.value) == errno.EIO
-    view.close()
-
-
-def test_who_is_still_in_a_removed_image_is_told_that_it_is_stale(store: Store) -> None:
-    add_image(store, [SIMPLE], "one:1")
-    view = other(store)
-    folder = walk(view, "one/1/d")
-    remove(store, "one:1")
-    assert view.readdir(ROOT) == []  # it has noticed, and dropped the image's tree
-    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
-        view.lookup(folder, b"data")
     view.close()
 
 
@@ -212,15 +219,92 @@ def test_a_missing_or_damaged_index_is_made_again(store: Store, damage: bytes | 
     view.close()
 
 
-def test_trees_not_used_for_long_are_dropped_and_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "MAX_KEPT_INODES", 3)
+def test_listings_not_used_for_long_are_dropped_and_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 1500)
     for number in range(4):
         add_image(store, [layer(file(f"file{number}", b"x" * number))], f"image:{number}")
     view = other(store)
     for _ in range(2):
         for number in range(4):
             assert view.getattr(walk(view, f"image/{number}/file{number}")).size == number
-    assert len(view._images._trees) <= 3
+    assert view._listed_bytes == sum(len(listing.records) for listing in view._listings.values()) <= 1500
+    view.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", None, "flip"])
+def test_a_missing_or_damaged_tree_is_made_again(store: Store, damage: bytes | str | None) -> None:
+    image = add_image(store, [BASE, TOP], "one:1")
+    first = other(store)
+    expected = snapshot_view(first, walk(first, "one/1"))
+    first.close()
+    path = store.tree_path(chain_id(image.diff_ids))
+    good = path.read_bytes()
+    path.unlink()
+    if damage == "flip":
+        path.write_bytes(good[:200] + bytes([good[200] ^ 4]) + good[201:])
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    view = other(store)
+    assert snapshot_view(view, walk(view, "one/1")) == expected
+    assert path.read_bytes() == good
+    view.close()
+
+
+def test_an_image_that_was_entered_stays_whole_after_its_removal(store: Store) -> None:
+    add_image(store, [BASE, TOP], "one:1")
+    view = other(store)
+    node = walk(view, "one/1")
+    expected = snapshot_view(view, node)
+    remove(store, "one:1")
+    assert view.readdir(ROOT) == []
+    assert snapshot_view(view, node) == expected
+    view.close()
+
+
+def test_attributes_are_shown_as_asked_wherever_they_are_seen(store: Store) -> None:
+    image = add_image(store, [layer(dir_("d", mode=0o777), file("f", mode=0o4777, uid=7), symlink("l", "f"))], "one:1")
+    view = Filesystem(store, Shown.of(image), presentation=Presentation(uid=1000, umask=0o077))
+    for name, mode in ((b"d", 0o40700), (b"f", 0o104700), (b"l", 0o120777)):
+        shown = view.getattr(view.lookup(ROOT, name))
+        listing = view.listing(ROOT)
+        number = listing.find(name)
+        assert number is not None
+        assert (shown.mode, shown.uid, shown.gid) == (mode, 1000, 0)
+        assert unpacked(listing.entry(number), ENTRY.size) == shown
+
+
+def test_what_was_removed_is_told_until_it_is_given_up(store: Store) -> None:
+    add_image(store, [BASE], "app/deep:1")
+    add_image(store, [BASE, SIMPLE], "app/deep:2")
+    view = other(store)
+    folder = walk(view, "app/deep")
+    gone = {walk(view, f"app/deep/2/{path}") for path in ("", "d", "d/data", "l") if path} | {walk(view, "app/deep/2")}
+    kept = walk(view, "app/deep/2/etc/conf")
+    assert view.departed() == set()
+    assert view.departed() is None
+    remove(store, "app/deep:2")
+    assert view.departed() == {(folder, b"2")}
+    tree, simple = sorted(view.removed(), key=lambda removed: len(removed.paths))
+    assert gone <= {*tree.nodes(), *simple.nodes()}
+    assert kept not in {*tree.nodes(), *simple.nodes()}
+    for removed in (tree, simple):
+        view.give_up(removed)
+    assert view.removed() == []
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        view.readdir(walk_back := next(iter(tree.nodes())))
+    assert walk_back in gone
+    view.close()
+
+
+def test_a_removed_layer_that_comes_back_is_taken_afresh(store: Store) -> None:
+    add_image(store, [SIMPLE], "one:1")
+    view = other(store)
+    node = walk(view, "one/1/d/data")
+    remove(store, "one:1")
+    image = add_image(store, [SIMPLE], "one:1")
+    assert [removed.paths for removed in view.removed()] == [(str(store.tree_path(chain_id(image.diff_ids))),)]
+    assert view.open(node).read(0, 10) == CONTENT[:10]
+    assert not view._files.get(str(store.layer_path(image.diff_ids[0]))).is_removed()
     view.close()
 
 

@@ -1,0 +1,329 @@
+"""A mount that outlives the process that serves it.
+
+Receives a mounted FUSE device and what is to be shown; keeps the device, has a child serve it, and starts another
+child whenever one dies.  What the next one must know (the numbers that were given to the kernel, the files of removed
+images that are still in use, what the kernel and the first one settled) each child tells its holder as it goes, before
+it tells the kernel.  So a child may be killed at any moment; the next asks the kernel to repeat what was not answered.
+
+The holder itself is replaced by a newer version of the program in place: it starts that program in its own process,
+with everything it keeps.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagefs.errors import MountError, describe
+from imagefs.mount import device
+from imagefs.mount.protocol import Flag, Session
+
+STATE_FORMAT = 1
+"""Of what a holder hands to the version that replaces it."""
+REPLACE_SIGNAL = signal.SIGUSR2
+"""Tells a holder to become the version of the program that is installed now."""
+
+UNMOUNTED, STOPPED, LOST = 0, 3, 4
+"""How a child ends: the mount is gone; it was asked to end and owes nothing; requests may be lost for good."""
+
+ASKED, ANSWERED = "asked", "answered"
+"""What a child tells once each: that it has read a request, that it has answered one."""
+
+_MOST_DEATHS = 5
+"""In a row over the first request, or within a minute by its own fault: then the next child would only die, too."""
+_MINUTE_S = 60.0
+_MOST_MESSAGE_BYTES = 1 << 20
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, REPLACE_SIGNAL)
+_SUCCESSOR = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from imagefs.mount.session import resume
+resume(int(sys.argv[2]))
+"""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class State:
+    """Everything a holder keeps; descriptors by number."""
+
+    device: int
+    store: str
+    mountpoint: str
+    reference: str | None
+    image: str | None
+    """ID of the one image that is shown, with its layers and their size; None: all of the store."""
+    layers: list[str]
+    size: int
+    presentation: dict[str, int | None]
+    log_file: str | None
+    record: tuple[str, int] | None
+    """Path and descriptor of the store's record of this mount."""
+    in_foreground: bool = False
+    settled: tuple[int, int] | None = None
+    """Minor version and flags that INIT settled."""
+    notes: list[str] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)
+    starts: int = 0
+    owes: bool = False
+    """Whether a child died that may have read requests and not answered them."""
+
+    @property
+    def session(self) -> Session | None:
+        """What INIT settled, if it did already."""
+        return Session(self.settled[0], Flag(self.settled[1])) if self.settled is not None else None
+
+
+class Line:
+    """The child's end of the conversation with its holder.  Messages are sent at once and in order; thread-safe."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+
+    def tell(self, *descriptors: int, **said: Any) -> None:
+        """Tell the holder; where it is dead, nobody."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._end, [json.dumps(said).encode()], descriptors)
+
+
+Serve = Callable[[State, Line, int], int]
+"""What a child does: serve *state*, telling the holder on the line, until the mount is gone or the descriptor becomes
+readable; returns UNMOUNTED, STOPPED or LOST."""
+
+
+class Holder:
+    """Holds one mount.  To be used from the main thread of a process that has no other."""
+
+    def __init__(self, state: State, serve: Serve, started: Callable[[int], None]) -> None:
+        """Hold *state*; *started* is told the process ID of every child."""
+        self._state = state
+        self._serve = serve
+        self._started = started
+        self._child_was: set[str] = set()
+        self._fault_times_s: list[float] = []
+        self._silent_deaths = 0
+        self._asked: set[int] = set()
+        self._failure: MountError | None = None
+
+    def hold(self, ready: Callable[[], None]) -> None:
+        """Return when the mount is gone; *ready* is called once the first child answers.
+
+        Raises: MountError, if the first child could not start, or no further one made sense; the mount is then gone.
+        """
+        wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        before = {number: signal.signal(number, lambda asked, _: self._asked.add(asked)) for number in _SIGNALS}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        try:
+            while self._one_child(wake, ready):
+                pass
+        except BaseException:
+            device.unmount(Path(self._state.mountpoint))
+            raise
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(wake)
+            os.close(waker)
+            for descriptor in (self._state.device, *self._state.kept.values()):
+                os.close(descriptor)
+
+    def _one_child(self, wake: int, ready: Callable[[], None]) -> bool:
+        """Have one child serve; return whether there is to be another."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stop, stopper = os.pipe2(os.O_CLOEXEC)
+        self._state.starts += 1
+        self._child_was = set()
+        child = os.fork()
+        if child == 0:
+            ours.close()
+            os.close(stopper)
+            _be_child(self._serve, self._state, Line(theirs), stop)
+        self._started(child)
+        theirs.close()
+        os.close(stop)
+        ours.setblocking(False)
+        with ours:
+            try:
+                self._listen(child, ours, wake, stopper, ready)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.close(stopper)
+            _, status = os.waitpid(child, 0)
+            for said, descriptors in _messages(ours):  # what it said before it died
+                self._hear(said, descriptors, ready)
+        return self._goes_on(status)
+
+    def _listen(self, child: int, ours: socket.socket, wake: int, stopper: int, ready: Callable[[], None]) -> None:
+        """Do what the child says and what signals ask, until it has ended."""
+        process = os.pidfd_open(child)
+        try:
+            poll = select.poll()
+            for descriptor in (process, ours.fileno(), wake):
+                poll.register(descriptor, select.POLLIN)
+            while True:
+                readable = {descriptor for descriptor, _ in poll.poll()}
+                if ours.fileno() in readable:
+                    for said, descriptors in _messages(ours):
+                        self._hear(said, descriptors, ready)
+                if wake in readable:
+                    os.read(wake, 4096)
+                    self._obey(stopper)
+                if process in readable:
+                    return
+                if ours.fileno() in readable and process not in readable and not _is_open(ours):
+                    poll.unregister(ours.fileno())
+        finally:
+            os.close(process)
+
+    def _obey(self, stopper: int) -> None:
+        if self._asked - {REPLACE_SIGNAL}:
+            device.unmount(Path(self._state.mountpoint))
+        if REPLACE_SIGNAL in self._asked:
+            os.write(stopper, b"x")
+        self._asked &= {REPLACE_SIGNAL}
+
+    def _hear(self, said: dict[str, Any], descriptors: list[int], ready: Callable[[], None]) -> None:
+        state = self._state
+        if "note" in said:
+            state.notes.append(said["note"])
+        elif "keep" in said:
+            before = state.kept.pop(said["keep"], None)
+            if before is not None:
+                os.close(before)
+            state.kept[said["keep"]] = descriptors[0]
+        elif "drop" in said:
+            descriptor = state.kept.pop(said["drop"], None)
+            if descriptor is not None:
+                os.close(descriptor)
+        elif "settled" in said:
+            minor, flags = said["settled"]
+            state.settled = minor, flags
+        elif "was" in said:
+            self._child_was.add(said["was"])
+            if said["was"] == ANSWERED:
+                state.owes = False
+                if state.starts == 1:
+                    ready()
+        elif "failed" in said:
+            code, text = said["failed"]
+            self._failure = MountError(text)
+            self._failure.exit_code = code
+
+    def _goes_on(self, status: int) -> bool:
+        """Return whether another child shall follow the one that ended with *status*."""
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == UNMOUNTED:
+            return False
+        if self._state.starts == 1 and ANSWERED not in self._child_was:
+            raise self._failure or MountError("the process that was to serve the mount died at once")
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == STOPPED:
+            if REPLACE_SIGNAL in self._asked:
+                self._asked.clear()
+                self._become_newer()
+            return True
+        self._state.owes = True
+        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+        where = self._state.mountpoint
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == LOST:
+            raise MountError(f"the process that served {where} died, and this kernel cannot repeat what it was asked")
+        now_s = time.monotonic()
+        if ANSWERED in self._child_was:
+            self._silent_deaths = 0
+        elif ASKED in self._child_was:
+            self._silent_deaths += 1
+        self._fault_times_s = [time_s for time_s in self._fault_times_s if now_s - time_s < _MINUTE_S]
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):  # that was somebody else's will
+            self._fault_times_s.append(now_s)
+        if max(self._silent_deaths, len(self._fault_times_s)) >= _MOST_DEATHS:
+            raise MountError(f"the processes that serve {where} die again and again, the last by {how}")
+        _log.warning("the process that served %s died by %s; another takes over", where, how)
+        return True
+
+    def _become_newer(self) -> None:
+        """Let the program that is installed now go on in this process; does not return if that can be started."""
+        state = self._state
+        handed_over = os.memfd_create("imagefs-state", 0)
+        os.write(handed_over, json.dumps({"format": STATE_FORMAT, **asdict(state)}).encode())
+        descriptors = [handed_over, state.device, *state.kept.values(), *([state.record[1]] if state.record else [])]
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        program = [sys.executable, "-c", _SUCCESSOR, str(Path(__file__).parents[2]), str(handed_over)]
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            os.execv(sys.executable, program)  # noqa: S606 - no shell is what is wanted
+        except OSError as error:
+            _log.error("the installed program cannot be started: %s", describe(error))
+            os.close(handed_over)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def received_state(descriptor: int) -> State:
+    """Return what a predecessor in this process handed over, and close *descriptor*.
+
+    Raises: MountError, if its format is not ours.
+    """
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        said = json.load(file)
+    if said.pop("format") != STATE_FORMAT:
+        raise MountError("the version that mounted it keeps its state in another format")
+    record, settled = said.pop("record"), said.pop("settled")
+    state = State(**said, record=tuple(record) if record else None, settled=tuple(settled) if settled else None)
+    for number in (state.device, *state.kept.values(), *([state.record[1]] if state.record else [])):
+        os.set_inheritable(number, False)
+    return state
+
+
+def _be_child(serve: Serve, state: State, line: Line, stop: int) -> None:
+    """Serve, and end this process."""
+    code = LOST
+    try:
+        signal.set_wakeup_fd(-1)
+        holder = os.getppid()
+
+        def unmount_if_alone(*_: object) -> None:
+            if os.getppid() != holder:  # else the holder was told, too, or decides
+                device.unmount(Path(state.mountpoint))
+
+        for number in _SIGNALS:
+            signal.signal(number, unmount_if_alone)
+        code = serve(state, line, stop)
+    except BaseException as error:
+        code = 1
+        exit_code = getattr(error, "exit_code", 1)
+        line.tell(failed=[exit_code, describe(error)])
+        _log.exception("serving failed")
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+def _messages(ours: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """Yield the messages that have arrived on *ours*, which does not block."""
+    while True:
+        try:
+            text, descriptors, _, _ = socket.recv_fds(ours, _MOST_MESSAGE_BYTES, 4)
+        except BlockingIOError:
+            return
+        if not text:
+            return
+        yield json.loads(text), descriptors
+
+
+def _is_open(ours: socket.socket) -> bool:
+    try:
+        return ours.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True

@@ -1,0 +1,98 @@
+"""Removed images: their names taken from the kernel, and their space given back once nobody uses them.
+
+Receives a `Filesystem` and, from a driver, the means to tell the kernel something; hands on nothing.  Nothing is
+counted here: which of a removed image's nodes the kernel still knows is asked of the kernel itself.  So a server that
+takes over from a dead one need not know what that one knew.
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from imagefs.view.attributes import NodeId
+
+if TYPE_CHECKING:
+    from imagefs.view.filesystem import Filesystem, Removed
+
+_PERIOD_S = 0.5
+_CLOSE_LOOK_S = 10.0
+"""How long after a change of names removed files are looked for in every period: content goes after its names."""
+_WIDE_PERIOD_S = 60.0
+"""And how often otherwise: whoever removed it may have had to leave the content to a writer that was at work."""
+
+_log = logging.getLogger(__name__)
+
+
+class Kernel(Protocol):
+    """What can be told to the kernel; raises OSError(ENODEV) when the mount is gone."""
+
+    def forget_name(self, parent: NodeId, name: bytes) -> None:
+        """Let it ask again what *name* in *parent* leads to, and drop what nobody uses below."""
+
+    def knows(self, node: NodeId) -> bool:
+        """Return whether it knows *node*."""
+
+
+class Upkeep:
+    """A thread that looks after what was removed, from `start` until the mount is gone.
+
+    A thread of its own, for the kernel may make who tells it something wait for an answer that the server owes it.
+    """
+
+    def __init__(
+        self, filesystem: "Filesystem", kernel: Kernel, forget_files: Callable[[], None] = lambda: None
+    ) -> None:
+        """Look after *filesystem*; *forget_files* lets go of files that were read before one is given up."""
+        self._filesystem = filesystem
+        self._kernel = kernel
+        self._forget_files = forget_files
+        self._told: set[tuple[NodeId, bytes]] = set()
+        self._known: dict[tuple[str, ...], NodeId] = {}
+        self._looked_s = self._changed_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_PERIOD_S)
+            try:
+                self.look()
+            except OSError as error:
+                if error.errno in (errno.ENODEV, errno.ENOTCONN):
+                    return
+                _log.exception("looking after removed images failed")
+            except Exception:
+                _log.exception("looking after removed images failed")
+
+    def look(self) -> None:
+        """Do once what the thread does in every period."""
+        departed = self._filesystem.departed()
+        now_s = time.monotonic()
+        if departed is not None:
+            self._changed_s = now_s
+            for parent, name in departed - self._told:
+                self._kernel.forget_name(parent, name)
+            self._told = departed
+        is_close = now_s - self._changed_s < _CLOSE_LOOK_S or self._known
+        if is_close or now_s - self._looked_s >= _WIDE_PERIOD_S:
+            self._looked_s = now_s
+            for removed in self._filesystem.removed():
+                if not self._is_known(removed):
+                    self._forget_files()
+                    self._filesystem.give_up(removed)
+
+    def _is_known(self, removed: "Removed") -> bool:
+        last = self._known.get(removed.paths)
+        if last is not None and self._kernel.knows(last):
+            return True
+        known = next((node for node in removed.nodes() if self._kernel.knows(node)), None)
+        if known is None:
+            self._known.pop(removed.paths, None)
+            return False
+        self._known[removed.paths] = known
+        return True

@@ -1,0 +1,214 @@
+"""A tree's form on disk: the union of a stack of layers, computed once and served by copying bytes.
+
+Receives a `Tree`, and what its layers are called; hands on bytes to keep, and answers read from such bytes.  The file
+is derived from the layers' indexes and can be made again at any time, so an unknown version is simply damaged.  It
+must never know where the bytes are kept, nor who asks.
+
+Every inode has an owner and an index.  Files, symlinks and devices that are just what their layer says belong to the
+layer (its place in the stack, counted from 1), and their index is their entry's place in the layer's changeset: so
+they are the same thing in every image that has the layer.  Directories, and files whose link count or number another
+layer changed, belong to the tree (owner 0) and are numbered from 1, the root, in the order of a walk.
+
+The layout, all numbers little-endian:
+
+    listings     one for each directory, in the order of a walk: records (see `record`), then where each starts,
+                 then, for the next listing, padding to 8 bytes
+    table        for each inode of the tree's own: attributes, the layer and entry behind it, where its listing is,
+                 how long it is and of how many records, CRC-32 of the listing, CRC-32 of this row
+    trailer      magic, version of this layout, of the indexes and of the rules of the union, number of layers, of
+                 inodes, of rows; where the table is; CRC-32
+
+Each piece that is read alone is checked alone: opening takes one read, whatever the size, and nothing that was not
+written is ever served.  It is read with pread and not mapped: a listing must be copied anyway to put node ids into it,
+and a mapped file that somebody cuts would kill the process instead of failing a read.
+"""
+
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from zlib import crc32
+
+from imagefs.errors import TreeDamaged
+from imagefs.layer.changeset import Changeset, link_counts
+from imagefs.layer.index import INDEX_VERSION, ReadAt
+from imagefs.oci.digest import DiffId
+from imagefs.overlay.attributes import Attributes, attributes, child, directory_number, leaf_number
+from imagefs.overlay.record import ATTRIBUTES, Listing, packed, packed_listing, record, unattributed, unpacked
+from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
+
+TREE_VERSION = 1
+"""To be counted up when this layout changes, and when `resolve` decides anything differently."""
+ROOT_INDEX = 1
+
+_MAGIC = b"imagefsT"
+_TRAILER = Struct("<8sIIIQQQI")
+_ROW = Struct("<IIQQIII")
+_ROW_BYTES = ATTRIBUTES.size + _ROW.size
+_NO_LAYER = 0xFFFFFFFF
+_OWNER_SHIFT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One inode of the tree's own.
+
+    *layer* is the place in the stack (0 is the base) of the layer whose changeset has its entry at *position*; None
+    where there is no such entry.
+    """
+
+    attributes: Attributes
+    layer: int | None
+    position: int
+    listing_at: int
+    listing_bytes: int
+    records: int
+    listing_crc: int
+
+
+def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId]) -> Iterator[bytes]:
+    """Yield the bytes of the file of *tree*, the union of *changesets*, whose layers are called *diff_ids*.
+
+    Equal trees of equal layers give equal bytes.
+    """
+    numbered = _Numbered(tree, changesets, diff_ids)
+    rows: list[bytes] = []
+    at = 0
+    for number in map(InodeNumber, numbered.own):
+        inode = tree.inode(number)
+        listing = b""
+        records: list[bytes] = []
+        if stat.S_ISDIR(inode.entry.mode):
+            records = numbered.records(number)
+            listing = packed_listing(records)
+        row = numbered.made(number) + _ROW.pack(
+            _NO_LAYER if inode.layer < 0 else inode.layer,
+            inode.position,
+            at,
+            len(listing),
+            len(records),
+            crc32(listing),
+            0,
+        )
+        rows.append(row[:-4] + crc32(row[:-4]).to_bytes(4, "little"))
+        if listing:
+            padding = bytes(-len(listing) % 8)
+            at += len(listing) + len(padding)
+            yield listing + padding
+    yield from rows
+    trailer = _TRAILER.pack(_MAGIC, TREE_VERSION, INDEX_VERSION, len(diff_ids), len(tree), len(rows), at, 0)
+    yield trailer[:-4] + crc32(trailer[:-4]).to_bytes(4, "little")
+
+
+class _Numbered:
+    """The inodes of a tree with their lasting numbers, owners and indexes."""
+
+    def __init__(self, tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId]) -> None:
+        self._tree = tree
+        self._parents = {ROOT_INODE: ROOT_INODE}
+        self._nodes: dict[int, int] = {}
+        self._inos: dict[int, int] = {}
+        self.own: list[int] = []
+        """The inodes that belong to the tree, by index less 1."""
+        taken: set[int] = set()
+        links = [link_counts(changeset.entries) for changeset in changesets]
+        paths: dict[InodeNumber, bytes] = {ROOT_INODE: b""}
+        for number in map(InodeNumber, range(1, len(tree) + 1)):
+            inode = tree.inode(number)
+            if stat.S_ISDIR(inode.entry.mode):
+                path = paths[number]
+                for dirent in tree.dirents(number):
+                    if stat.S_ISDIR(tree.inode(dirent.inode).entry.mode):
+                        paths[dirent.inode] = path + b"/" + dirent.name if path else dirent.name
+                        self._parents[dirent.inode] = number
+                is_own = True
+            else:
+                entry, layer, position = inode.entry, diff_ids[inode.layer], inode.position
+                attempt = 0
+                while (ino := leaf_number(entry, layer=layer, position=position, attempt=attempt)) in taken:
+                    attempt += 1
+                taken.add(ino)
+                self._inos[number] = ino
+                is_own = attempt > 0 or inode.nlink != links[inode.layer][inode.position]
+            if is_own:
+                self.own.append(number)
+                self._nodes[number] = len(self.own)
+            else:
+                self._nodes[number] = (inode.layer + 1) << _OWNER_SHIFT | inode.position
+        # Children have higher numbers than their directory, so backwards they all have theirs already.
+        for number in sorted(paths, reverse=True):
+            children = [child(dirent.name, self._inos[dirent.inode]) for dirent in tree.dirents(number)]
+            attempt = 0
+            entry = tree.inode(number).entry
+            while (ino := directory_number(entry, paths[number], children, attempt=attempt)) in taken:
+                attempt += 1
+            taken.add(ino)
+            self._inos[number] = ino
+
+    def made(self, number: InodeNumber) -> bytes:
+        """Return the packed attributes of inode *number*."""
+        inode: Inode = self._tree.inode(number)
+        return packed(attributes(inode.entry, ino=self._inos[number], nlink=inode.nlink))
+
+    def records(self, directory: InodeNumber) -> list[bytes]:
+        """Return the records of *directory*."""
+        records = [
+            unattributed(b".", self._inos[directory], stat.S_IFDIR, cookie=1),
+            unattributed(b"..", self._inos[self._parents[directory]], stat.S_IFDIR, cookie=2),
+        ]
+        for cookie, dirent in enumerate(self._tree.dirents(directory), 3):
+            number = dirent.inode
+            records.append(
+                record(
+                    dirent.name,
+                    self._nodes[number],
+                    self.made(number),
+                    cookie=cookie,
+                    ino=self._inos[number],
+                    mode=self._tree.inode(number).entry.mode,
+                )
+            )
+        return records
+
+
+class TreeFile:
+    """One tree, read through *read* from a file of *size* bytes.  Thread-safe if *read* is.
+
+    Raises: TreeDamaged, as do its methods.
+    """
+
+    __slots__ = ("_read", "_rows_at", "inodes", "layers", "rows")
+
+    def __init__(self, read: ReadAt, size: int) -> None:
+        self._read = read
+        raw = read(_TRAILER.size, max(0, size - _TRAILER.size))
+        if len(raw) < _TRAILER.size:
+            raise TreeDamaged(f"expected at least {_TRAILER.size} bytes, found {len(raw)}")
+        magic, version, index_version, self.layers, self.inodes, self.rows, self._rows_at, crc = _TRAILER.unpack(raw)
+        if magic != _MAGIC or crc32(raw[:-4]) != crc:
+            raise TreeDamaged("it does not end as it was written")
+        if (version, index_version) != (TREE_VERSION, INDEX_VERSION):
+            raise TreeDamaged(f"it has version {version}.{index_version}, not {TREE_VERSION}.{INDEX_VERSION}")
+        if self._rows_at + self.rows * _ROW_BYTES + _TRAILER.size != size:
+            raise TreeDamaged(f"its parts do not add up to its {size} bytes")
+
+    def row(self, index: int) -> Row:
+        """Return inode *index* of the tree's own, from 1."""
+        raw = self._read(_ROW_BYTES, self._rows_at + (index - 1) * _ROW_BYTES) if 0 < index <= self.rows else b""
+        if len(raw) < _ROW_BYTES or crc32(raw[:-4]).to_bytes(4, "little") != raw[-4:]:
+            raise TreeDamaged(f"row {index} is not what was written")
+        layer, position, at, length, records, crc, _ = _ROW.unpack_from(raw, ATTRIBUTES.size)
+        return Row(unpacked(raw), None if layer == _NO_LAYER else layer, position, at, length, records, crc)
+
+    def listing(self, index: int) -> Listing:
+        """Return the listing of directory *index*, not bound yet, which the caller owns.
+
+        Raises: NotADirectoryError.
+        """
+        row = self.row(index)
+        if not row.records:
+            raise NotADirectoryError
+        raw = bytearray(self._read(row.listing_bytes, row.listing_at))
+        if len(raw) < row.listing_bytes or crc32(raw) != row.listing_crc:
+            raise TreeDamaged(f"the listing of directory {index} is not what was written")
+        return Listing.parse(raw, row.records)

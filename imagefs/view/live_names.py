@@ -1,0 +1,54 @@
+"""The names of a store's images as they are now.
+
+Receives a store; hands on its `namespace`, made anew when the catalog has changed.  Knows nothing of nodes.
+"""
+
+import threading
+import time
+
+from imagefs.store.store import Store
+from imagefs.view.namespace import Directory, ImageRoot, Symlink, namespace
+
+REFRESH_S = 0.2
+"""How old the names may be: with the kernel's own caching a change shows within a second."""
+
+
+class LiveNames:
+    """The names in *store*.  Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._names = Directory()
+        self._generation = -1
+        self._checked_s = float("-inf")
+        self.changed_ns = time.time_ns()
+        """When the names were last seen to have changed, or first seen at all."""
+        self.bytes = 0
+        """The size of all images together."""
+
+    def now(self, *, max_age_s: float | None = None) -> Directory:
+        """Return the names, not older than *max_age_s* (default: REFRESH_S); the same object while nothing changes.
+
+        Raises: StoreUnusable.
+        """
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s - self._checked_s >= (REFRESH_S if max_age_s is None else max_age_s):
+                generation = self._store.generation()
+                if generation != self._generation:
+                    images = self._store.images()
+                    self._names = namespace(images)
+                    self.bytes = sum(image.size for image in images)
+                    self.changed_ns = time.time_ns()
+                    self._generation = generation
+                self._checked_s = now_s
+            return self._names
+
+
+def walk(names: Directory, path: bytes) -> Directory | ImageRoot | Symlink | None:
+    """Return what *path* leads to in *names*, None where that is nothing."""
+    found: Directory | ImageRoot | Symlink | None = names
+    for name in path.split(b"/") if path else ():
+        found = found.resolve(name) if isinstance(found, Directory) else None
+    return found
