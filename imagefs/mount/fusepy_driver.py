@@ -20,7 +20,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -48,8 +48,8 @@ class _NoNotices:
     def forget_name(self, parent: NodeId, name: bytes) -> None:
         pass
 
-    def knows(self, _node: NodeId) -> bool:
-        return False
+    def first_known(self, _nodes: Iterable[NodeId]) -> None:
+        return None
 
 
 class _FileInfo(Protocol):

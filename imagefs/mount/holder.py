@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from imagefs.errors import MountError, describe
-from imagefs.mount import device
+from imagefs.mount import device, notices
 from imagefs.mount.protocol import Flag, Session
 
 STATE_FORMAT = 1
@@ -115,6 +115,7 @@ class Holder:
         self._silent_deaths = 0
         self._asked: set[int] = set()
         self._failure: MountError | None = None
+        self._tellers: list[int] = []
 
     def hold(self, ready: Callable[[], None]) -> None:
         """Return when the mount is gone; *ready* is called once the first child answers.
@@ -217,10 +218,26 @@ class Holder:
                 state.owes = False
                 if state.starts == 1:
                     ready()
+        elif "teller" in said:
+            self._begin_telling(descriptors[0])
         elif "failed" in said:
             code, text = said["failed"]
             self._failure = MountError(text)
             self._failure.exit_code = code
+
+    def _begin_telling(self, descriptor: int) -> None:
+        """Have a process tell the kernel what is asked for on the socket *descriptor*; it ends with who asks."""
+        self._tellers = [pid for pid in self._tellers if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        teller = os.fork()
+        if teller == 0:
+            try:
+                for number in _SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)
+                notices.tell(self._state.device, socket.socket(fileno=descriptor))
+            finally:
+                os._exit(0)
+        os.close(descriptor)
+        self._tellers.append(teller)
 
     def _goes_on(self, status: int) -> bool:
         """Return whether another child shall follow the one that ended with *status*."""

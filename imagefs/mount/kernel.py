@@ -20,8 +20,8 @@ from imagefs.errors import ImagefsError, describe, errno_of
 from imagefs.mount import protocol
 from imagefs.mount.options import WRITING_FLAGS
 from imagefs.mount.protocol import Buffer, Flag, Opcode, Session
+from imagefs.mount.read_ahead import ReadAhead
 from imagefs.overlay.record import (
-    BLOCK_BYTES,
     FOREVER_S,
     NO_ATTRIBUTES,
     Listing,
@@ -65,8 +65,7 @@ class Server:
         self._settled = settled
         self.session = session
         self._files: dict[int, OpenFile] = {}
-        self._buffer = memoryview(bytearray(protocol.MAX_PAGES * BLOCK_BYTES))
-        self._can_look_first = hasattr(os, "RWF_NOWAIT")
+        self._read_ahead = ReadAhead()
         self._answers: dict[int, Callable[[int, NodeId, Buffer], Sequence[Buffer]]] = {
             Opcode.INIT: self._init,
             Opcode.LOOKUP: self._lookup,
@@ -194,21 +193,14 @@ class Server:
             if len(self._files) >= _MOST_FILES:
                 self._files.clear()
             file = self._files[node] = self._filesystem.open(node)
-        place = file.place(offset)
         size = min(size, file.size - offset)
-        if place is None or size <= 0:
+        if size <= 0:
+            return []
+        if file.is_sparse:
             return [file.read(offset, size)]
-        if self._can_look_first:
-            data = self._buffer[:size]
-            try:
-                if os.preadv(place[0], [data], place[1], os.RWF_NOWAIT) == size:
-                    return [data]
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
-                self._can_look_first = False
+        self._read_ahead.passed(*file.place(offset), size)
+        if file.is_at_hand(offset, size):
+            return [file.view(offset, size)]
         raise NotInMemory(unique, file, offset, size)
 
 

@@ -8,7 +8,6 @@ another then finds it awake.  What must come from the disk is left to other thre
 else's data; and who reads on through a layer finds the next pieces already in memory.
 """
 
-import contextlib
 import errno
 import os
 import queue
@@ -19,16 +18,11 @@ from collections.abc import Callable, Sequence
 from imagefs.mount import protocol
 from imagefs.mount.kernel import NotInMemory, Server, failed
 from imagefs.mount.protocol import Buffer
-from imagefs.view.attributes import NodeId
 
 _SPINS = 200
 """Reads tried before sleeping, a tenth of a millisecond or two: on a virtual machine, waking up takes longer."""
 _READERS = 3
 """Threads that wait for the disk."""
-_LEAST_AHEAD_BYTES = 1024 * 1024
-_MOST_AHEAD_BYTES = 16 * 1024 * 1024
-_NEAR_BYTES = 1024 * 1024
-"""How far beyond what was read, or read ahead, a read may be and still be one that goes on there."""
 
 
 def serve(device: int, server: Server, *, asked: Callable[[], None], answered: Callable[[], None], stop: int) -> bool:
@@ -55,131 +49,124 @@ def _converse(
     answered: Callable[[], None],
     stop: int,
 ) -> bool:
-    buffer = bytearray(protocol.REQUEST_BYTES)
-    view = memoryview(buffer)
-    into = [buffer]
-    poll = select.poll()
-    poll.register(device, select.POLLIN)
-    poll.register(stop, select.POLLIN)
+    requests = _Requests(device, stop)
     was_asked = was_answered = False
-    spins = _SPINS
-    while True:
-        try:
-            length = os.readv(device, into)
-        except BlockingIOError:
-            spins -= 1
-            if spins <= 0:
-                if any(descriptor == stop for descriptor, _ in poll.poll()):
-                    return False
-                spins = _SPINS
-            continue
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                return True
-            if error.errno in (errno.ENOENT, errno.EINTR):  # the asker gave up before the request was read
-                continue
-            raise
-        spins = _SPINS
+    raw = requests.next()
+    while raw is not None:
         if not was_asked:
             was_asked = True
             asked()
+        following: memoryview | None = None
         try:
-            pieces = server.answer(view[:length])
+            pieces = server.answer(raw)
         except NotInMemory as wanted:
-            readers.take(wanted)
-            continue
+            # Whoever is alone need not wait for another thread to wake up besides.
+            following = requests.waiting()
+            pieces = readers.leave(wanted) if following is not None else readers.answer(wanted)
         if pieces:
             write(device, pieces)
             if not was_answered and server.session is not None:
                 was_answered = True
                 answered()
+        pieces = ()  # what was sent may be of a file that is to be given up
+        raw = following if following is not None else requests.next()
+    return requests.is_over
+
+
+class _Requests:
+    """The requests that arrive on *device*, until *stop* is readable."""
+
+    def __init__(self, device: int, stop: int) -> None:
+        self._device = device
+        self._stop = stop
+        buffer = bytearray(protocol.REQUEST_BYTES)
+        self._into = [buffer]
+        self._view = memoryview(buffer)
+        self._poll = select.poll()
+        self._poll.register(device, select.POLLIN)
+        self._poll.register(stop, select.POLLIN)
+        self.is_over = False
+        """Whether there is no mount any more."""
+
+    def next(self) -> memoryview | None:
+        """Return the next request, good until the one after it; None when there is none to come."""
+        spins = _SPINS
+        while True:
+            try:
+                return self._view[: os.readv(self._device, self._into)]
+            except BlockingIOError:
+                spins -= 1
+                if spins <= 0:
+                    if self._is_told_to_stop():
+                        return None
+                    spins = _SPINS
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    self.is_over = True
+                    return None
+                if error.errno not in (errno.ENOENT, errno.EINTR):  # the asker gave up before the request was read
+                    raise
+
+    def _is_told_to_stop(self) -> bool:
+        """Return when there is a request, False, or none is to be read any more."""
+        for descriptor, event in self._poll.poll():
+            if descriptor == self._stop:
+                if event & select.POLLIN:
+                    return True
+                self._poll.unregister(descriptor)  # whoever could have told is dead
+        return False
+
+    def waiting(self) -> memoryview | None:
+        """Return the next request if there is one already."""
+        try:
+            return self._view[: os.readv(self._device, self._into)]
+        except OSError:  # whatever it is, `next` meets it again
+            return None
 
 
 def write(device: int, pieces: Sequence[Buffer]) -> None:
     """Write one reply to *device*; that its asker gave up, or that the mount is gone, is nobody's concern."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            os.writev(device, pieces)
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-
-
-class Notices:
-    """What the kernel may be told unasked, through *device*; see `upkeep.Kernel`."""
-
-    def __init__(self, device: int) -> None:
-        self._device = device
-
-    def forget_name(self, parent: NodeId, name: bytes) -> None:
-        self._tell(protocol.invalidate_entry(parent, name))
-
-    def knows(self, node: NodeId) -> bool:
-        # To forget attributes costs whoever has the node a question at most; the kernel says if nobody has it.
-        return self._tell(protocol.invalidate_attributes(node))
-
-    def repeat(self) -> None:
-        """Have the kernel ask everything again that was asked and not answered.
-
-        Raises: OSError, where it does not know how (before Linux 6.9).
-        """
-        os.write(self._device, protocol.resend())
-
-    def _tell(self, notice: bytes) -> bool:
-        try:
-            os.write(self._device, notice)
-        except FileNotFoundError:
-            return False
-        return True
+    try:
+        os.writev(device, pieces)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
 
 
 class _Readers:
-    """Threads that answer with data from the disk."""
+    """Answers with data from the disk, from threads that wait for it where others would have to wait, too."""
 
     def __init__(self, device: int) -> None:
         self._device = device
-        self._wanted: queue.SimpleQueue[NotInMemory | None] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._ahead: dict[int, tuple[int, int, int]] = {}
 
-    def take(self, wanted: NotInMemory) -> None:
-        """See to it that *wanted* is answered."""
-        if len(self._threads) < _READERS:
-            thread = threading.Thread(target=self._run, name="reader", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._wanted.put(wanted)
+    def answer(self, wanted: NotInMemory) -> Sequence[Buffer]:
+        """Return the answer to *wanted* when its data is there."""
+        try:
+            return protocol.reply(wanted.unique, wanted.file.read(wanted.offset, wanted.size))
+        except Exception as error:
+            return failed(wanted.unique, error, "a read")
+
+    def leave(self, wanted: NotInMemory) -> Sequence[Buffer]:
+        """See to it that *wanted* is answered, and return nothing."""
+        self._put(lambda: write(self._device, self.answer(wanted)))
+        return ()
 
     def finish(self) -> None:
-        """Return when everything taken was answered."""
+        """Return when everything that was left to threads is done."""
         for _ in self._threads:
             self._wanted.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
-        while (wanted := self._wanted.get()) is not None:
-            try:
-                data = wanted.file.read(wanted.offset, wanted.size)
-                pieces: Sequence[Buffer] = protocol.reply(wanted.unique, data)
-            except Exception as error:
-                pieces = failed(wanted.unique, error, "a read")
-            write(self._device, pieces)
-            self._read_ahead(wanted)
+    def _put(self, work: Callable[[], None]) -> None:
+        if len(self._threads) < _READERS:
+            thread = threading.Thread(target=self._run, name="reader", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._wanted.put(work)
 
-    def _read_ahead(self, wanted: NotInMemory) -> None:
-        """Have the kernel read what comes next in the layer, if somebody reads on there."""
-        place = wanted.file.place(wanted.offset + wanted.size)
-        if place is None:
-            return
-        descriptor, position = place
-        last, end, length = self._ahead.get(descriptor, (position, 0, 0))
-        if last < position <= max(last, end) + wanted.size + _NEAR_BYTES:
-            length = min(max(2 * length, _LEAST_AHEAD_BYTES), _MOST_AHEAD_BYTES)
-            start, end = max(position, end), position + length
-            with contextlib.suppress(OSError):
-                os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
-        else:
-            end = length = 0
-        self._ahead[descriptor] = position, end, length
+    def _run(self) -> None:
+        while (work := self._wanted.get()) is not None:
+            work()

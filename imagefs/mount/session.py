@@ -168,8 +168,9 @@ def _hold(state: "State", file: "RecordFile | None", ready: Callable[[], None]) 
 
 def _be_server(state: "State", line: "Line", stop: int) -> int:
     """Serve the mount of *state* in this process, a child of its holder; see `holder.Serve`."""
-    from imagefs.mount import holder, serving
+    from imagefs.mount import holder, protocol, serving
     from imagefs.mount.kernel import Server
+    from imagefs.mount.notices import Notices
     from imagefs.mount.upkeep import Upkeep
     from imagefs.oci.digest import DiffId, Digest
     from imagefs.store.store import Store
@@ -194,12 +195,12 @@ def _be_server(state: "State", line: "Line", stop: int) -> int:
         server = Server(
             filesystem, state.session, lambda session: line.tell(settled=[session.minor, int(session.flags)])
         )
-        notices = serving.Notices(state.device)
         if state.owes:
             try:
-                notices.repeat()
+                os.write(state.device, protocol.resend())
             except OSError:
                 return holder.LOST
+        notices = Notices(lambda asking: line.tell(asking.fileno(), teller=True))
         upkeep = Upkeep(filesystem, notices, server.forget_files)
 
         def answered() -> None:

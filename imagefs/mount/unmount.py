@@ -9,10 +9,14 @@ import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError, MountError
 from imagefs.mount.mountinfo import Mount, mount_at
 from imagefs.mount.mountpoint import canonical, fusermount
+
+if TYPE_CHECKING:
+    from imagefs.store.mounts import MountRecord
 
 WAIT_S = 10.0
 """How long to wait for the serving process; it only has files to close."""
@@ -66,20 +70,26 @@ def _command(*, lazy: bool) -> list[str]:
     return [program, "-u", *(["-z"] if lazy else []), "--"]
 
 
-def _serving_process(mounted: Mount, store: Path) -> int | None:
-    """Return a pidfd of the process that serves *mounted*, if it left a record in its store."""
+def recorded_mount(mounted: Mount, store: Path) -> "MountRecord | None":
+    """Return what the store that *mounted* shows, or else *store*, knows of the processes behind it."""
     from imagefs.store import layout
     from imagefs.store.store import Store
 
     source = Path(mounted.source)
     try:
         with Store.open(source if layout.is_store(source) else store) as opened:
-            for record in opened.live_mounts():
-                if record.mountpoint == mounted.target:
-                    return os.pidfd_open(record.pid)
+            return next((record for record in opened.live_mounts() if record.mountpoint == mounted.target), None)
     except (ImagefsError, OSError):
-        pass  # not waiting is no reason not to unmount
-    return None
+        return None
+
+
+def _serving_process(mounted: Mount, store: Path) -> int | None:
+    """Return a pidfd of the process that serves *mounted*, if it left a record in its store."""
+    record = recorded_mount(mounted, store)
+    try:
+        return os.pidfd_open(record.pid) if record is not None else None
+    except OSError:
+        return None  # not waiting is no reason not to unmount
 
 
 def _held(target: Path) -> str:

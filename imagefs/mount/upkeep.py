@@ -6,10 +6,11 @@ takes over from a dead one need not know what that one knew.
 """
 
 import errno
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from imagefs.view.attributes import NodeId
@@ -32,14 +33,14 @@ class Kernel(Protocol):
     def forget_name(self, parent: NodeId, name: bytes) -> None:
         """Let it ask again what *name* in *parent* leads to, and drop what nobody uses below."""
 
-    def knows(self, node: NodeId) -> bool:
-        """Return whether it knows *node*."""
+    def first_known(self, nodes: Iterable[NodeId]) -> NodeId | None:
+        """Return the first of *nodes* that it knows."""
 
 
 class Upkeep:
     """A thread that looks after what was removed, from `start` until the mount is gone.
 
-    A thread of its own, for the kernel may make who tells it something wait for an answer that the server owes it.
+    A thread of its own, for who tells the kernel something may have to wait for an answer that the server owes it.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Upkeep:
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.ENOTCONN):
                     return
+                if error.errno == errno.EPIPE:  # who tells the kernel has died; the next look finds another
+                    continue
                 _log.exception("looking after removed images failed")
             except Exception:
                 _log.exception("looking after removed images failed")
@@ -88,9 +91,7 @@ class Upkeep:
 
     def _is_known(self, removed: "Removed") -> bool:
         last = self._known.get(removed.paths)
-        if last is not None and self._kernel.knows(last):
-            return True
-        known = next((node for node in removed.nodes() if self._kernel.knows(node)), None)
+        known = self._kernel.first_known(itertools.chain([last] if last is not None else [], removed.nodes()))
         if known is None:
             self._known.pop(removed.paths, None)
             return False

@@ -10,6 +10,7 @@ cache, in all images that have the layer.  Directories, of which a kernel must n
 a tree has made different have the slot of their image at its path, and their index in the tree.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from imagefs.errors import BlobNotFound
+from imagefs.errors import BlobNotFound, LayerIndexDamaged
 from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.attributes import Attributes, attributes, leaf_number
@@ -31,12 +32,14 @@ from imagefs.view.attributes import ROOT, NodeId, StatFs
 from imagefs.view.kept import KeptFiles
 from imagefs.view.live_names import LiveNames, walk
 from imagefs.view.namespace import Directory, ImageRoot, Symlink
-from imagefs.view.opened import OpenedImages, OpenFile
+from imagefs.view.opened import OpenedImages, OpenFile, OpenLayer
 from imagefs.view.presentation import Presentation
 from imagefs.view.slots import Binding, Slots
 
 MAX_KEPT_BYTES = 16 * 1024 * 1024
 """Of listings."""
+_MOST_LAYERS = 64
+"""At hand for reading, without looking for them first."""
 
 _NOT_ASKED_AGAIN = frozenset({b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"})
 """`ls -l` asks for these at every entry; "not supported" stops it asking, "no such attribute" does not."""
@@ -86,6 +89,7 @@ class Filesystem:
         self._slots = slots or Slots()
         self._listings: OrderedDict[NodeId, Listing] = OrderedDict()
         self._listed_bytes = 0
+        self._layers: dict[int, OpenLayer] = {}
         self._names = LiveNames(store)
         self._departed_from: Directory | None = None
         self._single = image
@@ -226,6 +230,10 @@ class Filesystem:
         BlobNotFound.
         """
         slot, index = self._split(node)
+        layer = self._layers.get(slot)
+        if layer is not None:
+            with contextlib.suppress(LayerIndexDamaged):  # made again below
+                return layer.open(index)
         found = self._slots.what(slot) if slot else None
         if isinstance(found, Binding):
             row = self._row(slot, index)
@@ -237,7 +245,12 @@ class Filesystem:
         else:
             diff_id = found
         try:
-            return self._images.open(diff_id, index)
+            file = self._images.open(diff_id, index)
+            if diff_id is found:
+                if len(self._layers) >= _MOST_LAYERS:
+                    self._layers = {}
+                self._layers[slot] = self._images.layer(diff_id)
+            return file
         except BlobNotFound as error:
             raise self._stale(error, diff_id) from None
 
@@ -318,6 +331,7 @@ class Filesystem:
         """Close what was *removed*: nobody knows a node of it any more."""
         for path in removed.paths:
             self._files.drop(path)
+        self._layers = {}
         with self._lock:
             for node in [node for node in self._listings if node >> _SLOT_SHIFT in removed.slots]:
                 self._listed_bytes -= len(self._listings.pop(node).records)

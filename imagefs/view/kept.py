@@ -4,26 +4,56 @@ Receives paths; hands on files open for reading at any offset.  Every file that 
 whoever keeps it should this process die.  Knows nothing of what is in the files.
 """
 
+import mmap
 import os
 import resource
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 _SPARE_DESCRIPTORS = 128
+_MOST_SEEN_BYTES = 32 * 1024 * 1024
+
+_one_byte = [bytearray(1)]
+
+
+class _Seen:
+    """What was looked at of all maps: it counts as this process's memory, which would be all of the files in the end.
+
+    Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._bytes = 0
+
+    def add(self, map_: mmap.mmap, size: int) -> None:
+        """Take note that *size* bytes of *map_* are about to be looked at; let go of what was before, if it is much."""
+        self._bytes += size
+        if self._bytes > _MOST_SEEN_BYTES:
+            for seen in self._maps:
+                seen.madvise(mmap.MADV_DONTNEED)
+            self._maps.clear()
+            self._bytes = size
+        self._maps.add(map_)
+
+
+_seen = _Seen()
 
 
 class KeptFile:
     """A file open for reading; closed when nobody holds this object any more.  Thread-safe."""
 
-    __slots__ = ("_is_nameless", "descriptor", "reader")
+    __slots__ = ("_is_nameless", "_map", "descriptor", "reader")
 
     def __init__(self, descriptor: int, *, is_nameless: bool = False) -> None:
         """Take *descriptor* over; *is_nameless* files never had a name that could be removed."""
         self.descriptor = descriptor
         self._is_nameless = is_nameless
+        self._map: mmap.mmap | None = None
         self.reader: Any = None
         """Whatever those who read the file want to keep beside it."""
 
@@ -42,6 +72,24 @@ class KeptFile:
                 break
             data += more
         return data
+
+    def view(self, size: int, offset: int) -> memoryview:
+        """Return *size* bytes from byte *offset* as they are in the system's memory; fewer at the end of the file.
+
+        For system calls only, which fail with EFAULT if the file was cut meanwhile: this process would be killed.
+        Not thread-safe.
+        """
+        if self._map is None:
+            self._map = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
+        _seen.add(self._map, size)
+        return memoryview(self._map)[offset : offset + size]
+
+    def is_at_hand(self, position: int) -> bool:
+        """Return whether byte *position* is in the system's memory; False also where there is no telling."""
+        try:
+            return os.preadv(self.descriptor, _one_byte, position, os.RWF_NOWAIT) == 1
+        except OSError:
+            return False
 
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size

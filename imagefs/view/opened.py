@@ -12,6 +12,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,9 +46,28 @@ class OpenFile:
         self._extents = extents
         self.size = size
 
-    def place(self, offset: int) -> tuple[int, int] | None:
-        """Return (descriptor, position) of byte *offset* and all that follow it; None where there are holes."""
-        return (self._tar.descriptor, self._offset + offset) if self._extents is None else None
+    @property
+    def is_sparse(self) -> bool:
+        """Whether there are holes: then it can only be read, and the rest is not for it."""
+        return self._extents is not None
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Return (descriptor, position) of byte *offset*."""
+        return self._tar.descriptor, self._offset + offset
+
+    def is_at_hand(self, offset: int, size: int) -> bool:
+        """Return whether these bytes can be viewed without waiting for the disk, as far as the last of them tells."""
+        return self._tar.is_at_hand(self._offset + offset + size - 1)
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """Return *size* bytes, all of which the file has, for system calls only; see `KeptFile.view`.
+
+        Raises: LayerDamaged.
+        """
+        data = self._tar.view(size, self._offset + offset)
+        if len(data) < size:
+            raise self.damaged(self._offset + offset + size)
+        return data
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to *size* bytes from byte *offset*; fewer mean end of file and nothing else.
@@ -185,20 +205,45 @@ class OpenedImages:
         """
         return self.in_index(diff_id, lambda index_file: index_file.entry(position))
 
-    def open(self, diff_id: DiffId, position: int) -> OpenFile:
-        """Return the regular file at *position* of layer *diff_id*.
+    def layer(self, diff_id: DiffId) -> "OpenLayer":
+        """Return layer *diff_id*, open for reading files of it.
 
-        Raises: OSError(ENXIO), if it is something else; BlobNotFound, InvalidLayer, LayerIndexDamaged.
+        Raises: BlobNotFound, InvalidLayer.
         """
-        mode, size, offset = self.in_index(diff_id, lambda index_file: index_file.location(position))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-        extents: Sequence[tuple[int, int]] | None = None
-        if offset is None:
-            entry, _ = self.entry(diff_id, position)
-            offset, extents = entry.offset, entry.extents
+        index_file = self.in_index(diff_id, lambda index_file: index_file)
         try:
             tar = self._files.get(self.layer_paths(diff_id)[0])
         except FileNotFoundError:
             raise BlobNotFound("layer", str(diff_id)) from None
-        return OpenFile(tar, diff_id, size=size, offset=offset, extents=extents)
+        return OpenLayer(diff_id, tar, index_file)
+
+    def open(self, diff_id: DiffId, position: int) -> OpenFile:
+        """Return the regular file at *position* of layer *diff_id*, which has content of its own.
+
+        Raises: OSError(ENXIO), if it is something else; BlobNotFound, InvalidLayer, LayerIndexDamaged.
+        """
+        layer = self.layer(diff_id)
+        return self.in_index(diff_id, lambda index_file: OpenLayer(diff_id, layer.tar, index_file).open(position))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLayer:
+    """A layer whose files are being read: its data and its index."""
+
+    diff_id: DiffId
+    tar: KeptFile
+    index_file: IndexFile
+
+    def open(self, position: int) -> OpenFile:
+        """Return the regular file at *position*.
+
+        Raises: OSError(ENXIO), if it is something else; LayerIndexDamaged.
+        """
+        mode, size, offset = self.index_file.location(position)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        extents: Sequence[tuple[int, int]] | None = None
+        if offset is None:
+            entry, _ = self.index_file.entry(position)
+            offset, extents = entry.offset, entry.extents
+        return OpenFile(self.tar, self.diff_id, size=size, offset=offset, extents=extents)

@@ -21,7 +21,6 @@ from imagefs.view.attributes import ROOT, NodeId, StatFs
 from imagefs.view.filesystem import Filesystem
 from tests.support.commands import DRIVER_VARIABLE
 
-
 NONE = Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -50,8 +49,7 @@ class FakeFile:
     def size(self) -> int:
         return len(self.node.data)
 
-    def place(self, offset: int) -> None:
-        return None
+    is_sparse = True
 
     def read(self, offset: int, size: int) -> bytes:
         return self.node.data[offset : offset + max(0, size)]

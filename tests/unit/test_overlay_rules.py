@@ -9,7 +9,7 @@ from imagefs.layer.changeset import Changeset
 from imagefs.layer.tar import scan
 from imagefs.overlay.resolve import resolve
 from imagefs.overlay.tree import ROOT_INODE, Inode, Tree
-from tests.support.layers import dir_, file, layer, link, opaque, symlink, whiteout
+from tests.support.layers import Member, dir_, file, layer, link, opaque, symlink, whiteout
 
 
 def changesets(*layers: bytes) -> list[Changeset]:
@@ -205,6 +205,6 @@ def test_deep_directories_need_no_recursion() -> None:
 
 
 @pytest.mark.parametrize("marker", [whiteout("a"), opaque("")])
-def test_a_hard_link_to_its_own_name_is_refused_even_where_a_marker_hides_what_was_there(marker: object) -> None:
+def test_a_hard_link_to_its_own_name_is_refused_even_where_a_marker_hides_what_was_there(marker: Member) -> None:
     with pytest.raises(InvalidLayer, match="itself"):
         union(layer(file("a")), layer(link("a", "a"), marker))
