@@ -48,8 +48,8 @@ class _NoNotices:
     def forget_name(self, parent: NodeId, name: bytes) -> None:
         pass
 
-    def first_known(self, _nodes: Iterable[NodeId]) -> None:
-        return None
+    def known(self, _nodes: Iterable[NodeId], *, only_first: bool = False) -> list[NodeId]:
+        return []
 
 
 class _FileInfo(Protocol):

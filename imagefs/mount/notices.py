@@ -7,6 +7,7 @@ waits for an answer, and waiting so, nobody can be killed.  If the server is kil
 
 import errno
 import itertools
+import json
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from imagefs.mount import protocol
 from imagefs.view.attributes import NodeId
 
 _BATCH = 1000
-_KNOWN, _UNKNOWN, _GONE = b"known", b"unknown", b"gone"
+_MOST_MESSAGE_BYTES = 1 << 20
 
 
 class Notices:
@@ -30,57 +31,57 @@ class Notices:
         """Let the kernel ask again what *name* in *parent* leads to, and drop what nobody uses below."""
         self._tell([protocol.invalidate_entry(parent, name)])
 
-    def first_known(self, nodes: Iterable[NodeId]) -> NodeId | None:
-        """Return the first of *nodes* that the kernel knows.
+    def known(self, nodes: Iterable[NodeId], *, only_first: bool = False) -> list[NodeId]:
+        """Return those of *nodes* that the kernel knows, or at most the first of them.
 
         It is told to forget their attributes, which costs whoever has one of them a question, and says if nobody has.
         """
+        found: list[NodeId] = []
         remaining = iter(nodes)
-        while batch := list(itertools.islice(remaining, _BATCH)):
-            known = self._tell([protocol.invalidate_attributes(node) for node in batch])
-            if known is not None:
-                return batch[known]
-        return None
+        while (batch := list(itertools.islice(remaining, _BATCH))) and not (found and only_first):
+            told = self._tell([protocol.invalidate_attributes(node) for node in batch], only_first=only_first)
+            found += [batch[index] for index in told]
+        return found
 
-    def _tell(self, notices: list[bytes]) -> int | None:
-        """Return the index of the first of *notices* that the kernel had a use for; later ones are not told."""
+    def _tell(self, notices: list[bytes], *, only_first: bool = False) -> list[int]:
+        """Return the indexes of those of *notices* that the kernel had a use for; after the first no more are told."""
         if self._teller is None:
             self._teller, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._begin(theirs)
-        lengths = b"".join(len(notice).to_bytes(4, "little") for notice in notices)
         try:
-            self._teller.send(len(notices).to_bytes(4, "little") + lengths + b"".join(notices))
-            answer = self._teller.recv(64)
+            self._teller.send(json.dumps([only_first, [notice.hex() for notice in notices]]).encode())
+            answer = self._teller.recv(_MOST_MESSAGE_BYTES)
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
         if not answer:  # it died; another is begun with the next notice
             self._teller.close()
             self._teller = None
             raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
-        outcome, _, index = answer.partition(b" ")
-        if outcome == _GONE:
+        told: list[int] | None = json.loads(answer)
+        if told is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-        return int(index) if outcome == _KNOWN else None
+        return told
 
 
 def tell(device: int, asking: socket.socket) -> None:
     """Tell the kernel on *device* whatever comes from *asking*, until nobody is there any more."""
-    while message := asking.recv(1 << 20):
-        asking.send(_told(device, message))
+    while message := asking.recv(_MOST_MESSAGE_BYTES):
+        only_first, notices = json.loads(message)
+        asking.send(json.dumps(_told(device, notices, only_first=only_first)).encode())
 
 
-def _told(device: int, message: bytes) -> bytes:
-    count = int.from_bytes(message[:4], "little")
-    at = 4 + 4 * count
-    for index in range(count):
-        length = int.from_bytes(message[4 + 4 * index : 8 + 4 * index], "little")
+def _told(device: int, notices: list[str], *, only_first: bool) -> list[int] | None:
+    """Return the indexes of the *notices* that the kernel had a use for; None if the mount is gone."""
+    used = []
+    for index, notice in enumerate(notices):
         try:
-            os.write(device, message[at : at + length])
+            os.write(device, bytes.fromhex(notice))
         except FileNotFoundError:
-            at += length
+            continue
         except OSError:
-            return _GONE
-        else:
-            return b"%b %d" % (_KNOWN, index)
-    return _UNKNOWN
+            return None
+        used.append(index)
+        if only_first:
+            break
+    return used

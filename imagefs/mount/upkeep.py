@@ -8,6 +8,7 @@ takes over from a dead one need not know what that one knew.
 import errno
 import itertools
 import logging
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -33,8 +34,8 @@ class Kernel(Protocol):
     def forget_name(self, parent: NodeId, name: bytes) -> None:
         """Let it ask again what *name* in *parent* leads to, and drop what nobody uses below."""
 
-    def first_known(self, nodes: Iterable[NodeId]) -> NodeId | None:
-        """Return the first of *nodes* that it knows."""
+    def known(self, nodes: Iterable[NodeId], *, only_first: bool = False) -> list[NodeId]:
+        """Return those of *nodes* that it knows, or at most the first of them."""
 
 
 class Upkeep:
@@ -85,15 +86,32 @@ class Upkeep:
         if is_close or now_s - self._looked_s >= _WIDE_PERIOD_S:
             self._looked_s = now_s
             for removed in self._filesystem.removed():
+                for root in self._kernel.known(removed.roots):
+                    self._unname(root)
                 if not self._is_known(removed):
                     self._forget_files()
                     self._filesystem.give_up(removed)
 
     def _is_known(self, removed: "Removed") -> bool:
         last = self._known.get(removed.paths)
-        known = self._kernel.first_known(itertools.chain([last] if last is not None else [], removed.nodes()))
-        if known is None:
+        nodes = itertools.chain([last] if last is not None else [], removed.nodes())
+        known = self._kernel.known(nodes, only_first=True)
+        if not known:
             self._known.pop(removed.paths, None)
             return False
-        self._known[removed.paths] = known
+        self._known[removed.paths] = known[0]
         return True
+
+    def _unname(self, directory: NodeId) -> None:
+        """Have the kernel drop the name of everything in use in *directory*, which it knows, and below.
+
+        Names that lead to nothing in use it dropped with the image's own.  Those that do it would keep, and so what
+        they lead to, when that is not used any more.
+        """
+        listing = self._filesystem.listing(directory)
+        numbers = {NodeId(listing.node(number)): number for number in range(2, len(listing))}
+        for node in self._kernel.known(numbers):
+            number = numbers[node]
+            self._kernel.forget_name(directory, listing.name(number))
+            if stat.S_ISDIR(listing.mode(number)):
+                self._unname(node)

@@ -317,7 +317,8 @@ class Filesystem:
         for path in paths & trees.keys():
             rows = self._images.in_tree(trees[path].diff_ids, lambda tree: tree.rows)
             slots = [slot for slot, binding in bindings if binding.diff_ids == trees[path].diff_ids]
-            found.append(Removed((path,), slots, range(1, rows + 1)))
+            roots = [NodeId(slot << _SLOT_SHIFT | ROOT_INDEX) for slot in slots]
+            found.append(Removed((path,), slots, range(ROOT_INDEX, rows + 1), roots))
         layers = {diff_id for _, binding in bindings for diff_id in binding.diff_ids}
         for diff_id in layers:
             both = self._images.layer_paths(diff_id)
@@ -422,12 +423,18 @@ class Filesystem:
 
 
 class Removed:
-    """Files of the store that are gone but in use here: *paths*, and the nodes that are known by them."""
+    """Files of the store that are gone but in use here: *paths*, and the nodes that are known by them.
 
-    __slots__ = ("_indexes", "paths", "slots")
+    *roots* are the roots of images among those.
+    """
 
-    def __init__(self, paths: tuple[str, ...], slots: Sequence[int], indexes: range) -> None:
+    __slots__ = ("_indexes", "paths", "roots", "slots")
+
+    def __init__(
+        self, paths: tuple[str, ...], slots: Sequence[int], indexes: range, roots: Sequence[NodeId] = ()
+    ) -> None:
         self.paths = paths
+        self.roots = roots
         self.slots = slots
         self._indexes = indexes
 

@@ -23,7 +23,6 @@ from tests.support.mounts import (
     is_mounted,
     mounted,
     needs_fuse,
-    needs_root,
     unmount_anyhow,
     wait_until,
 )
@@ -164,16 +163,12 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_who_would_only_die_again_is_not_started_for_ever(store: Path, folder: Path, log: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-c", _DIES_OF_A_NAME, "--store", store, "mount", "-o", "driver=kernel"]
-        + ["--log-file", log, folder],
-        cwd=CHECKOUT,
-        check=True,
-    )
+    mount: list[str | Path] = ["mount", "-o", "driver=kernel", "--log-file", log, folder]
+    subprocess.run([sys.executable, "-c", _DIES_OF_A_NAME, "--store", store, *mount], cwd=CHECKOUT, check=True)
     try:
         holder = record(store).pid
         assert (folder / "app/1/big").stat().st_size == len(CONTENT)
-        with pytest.raises(OSError, match="Transport endpoint|Software caused|Input/output|not connected"):
+        with pytest.raises(OSError, match=r"Transport endpoint|Software caused|Input/output|not connected"):
             (folder / "app/1/deadly").stat()
         wait_until(lambda: not is_alive(holder), "the holder gives up")
         assert not is_mounted(folder)
