@@ -1,0 +1,196 @@
+"""The tree file: what is written is read back, small pieces at a time, and nothing else is ever served."""
+
+import os
+import stat
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from imagefs.errors import TreeDamaged
+from imagefs.layer.changeset import Changeset
+from imagefs.layer.tar import scan
+from imagefs.oci.digest import DiffId, Digest
+from imagefs.overlay import attributes as identity
+from imagefs.overlay.attributes import Attributes
+from imagefs.overlay.record import ENTRY, FOREVER_S, Listing, packed, unpacked
+from imagefs.overlay.resolve import resolve
+from imagefs.overlay.tree import ROOT_INODE, InodeNumber, Tree
+from imagefs.overlay.tree_file import ROOT_INDEX, TREE_VERSION, TreeFile, encode
+from tests.support.layers import block, dir_, fifo, file, layer, link, sparse, symlink, whiteout
+
+LOWER = layer(
+    dir_("d", mode=0o750, uid=5),
+    file("d/data", b"x" * 700, mtime_ns=-1, xattrs={"user.a": b"1"}),
+    file("d/" + "n" * 255, b""),
+    file("twin", b"same"),
+    link("twin again", "twin"),
+    file("late", b"late"),
+    symlink("l", "d/data"),
+    block("b", 259, 70_000),
+    fifo("p"),
+    sparse("hole", 1 << 40, [(5, b"x")]),
+    dir_("empty"),
+)
+UPPER = layer(link("d/late link", "late"), whiteout("p"), file("implied/by/this", b"1"))
+
+
+def stacked(*layers: bytes) -> tuple[Tree, list[Changeset], list[DiffId]]:
+    changesets = [scan([raw]) for raw in layers]
+    return resolve(changesets), changesets, [DiffId(Digest.of(raw)) for raw in layers]
+
+
+def encoded(*layers: bytes) -> bytes:
+    return b"".join(encode(*stacked(*layers)))
+
+
+def reader(raw: bytes) -> TreeFile:
+    return TreeFile(lambda size, offset: raw[offset : offset + size], len(raw))
+
+
+def shown(raw: bytes) -> dict[bytes, tuple[Attributes, int]]:
+    """Return attributes and node id of every path, each also as its directory's row says it."""
+    tree = reader(raw)
+    found: dict[bytes, tuple[Attributes, int]] = {b"": (tree.row(ROOT_INDEX).attributes, ROOT_INDEX)}
+    folders = [(b"", ROOT_INDEX)]
+    while folders:
+        path, index = folders.pop()
+        listing = tree.listing(index)
+        assert [listing.name(0), listing.name(1)] == [b".", b".."]
+        assert listing.ino(0) == tree.row(index).attributes.ino
+        for number in range(2, len(listing)):
+            child = path + b"/" + listing.name(number) if path else listing.name(number)
+            attributes = unpacked(listing.entry(number), ENTRY.size)
+            assert (listing.mode(number), listing.ino(number)) == (attributes.mode, attributes.ino)
+            assert listing.find(listing.name(number)) == number
+            assert struct.unpack_from("<QQQ", listing.entry(number), 8) == (0, FOREVER_S, FOREVER_S)
+            found[child] = attributes, listing.node(number)
+            if stat.S_ISDIR(attributes.mode):
+                folders.append((child, listing.node(number)))
+                assert tree.row(listing.node(number)).attributes == attributes
+    return found
+
+
+def by_tree(tree: Tree) -> dict[bytes, tuple[int, int, int, int]]:
+    found = {}
+    stack = [(b"", ROOT_INODE)]
+    while stack:
+        path, number = stack.pop()
+        inode = tree.inode(number)
+        found[path] = inode.entry.mode, inode.nlink, inode.entry.mtime_ns, inode.entry.uid
+        if stat.S_ISDIR(inode.entry.mode):
+            stack += [(path + b"/" + d.name if path else d.name, InodeNumber(d.inode)) for d in tree.dirents(number)]
+    return found
+
+
+def test_every_path_has_what_the_union_says() -> None:
+    tree, changesets, diff_ids = stacked(LOWER, UPPER)
+    found = shown(b"".join(encode(tree, changesets, diff_ids)))
+    assert {path: (a.mode, a.nlink, a.mtime_ns, a.uid) for path, (a, _) in found.items()} == by_tree(tree)
+    assert found[b"hole"][0].size == 1 << 40
+    assert found[b"b"][0].rdev == os.makedev(259, 70_000)
+
+
+def test_what_a_layer_alone_decides_belongs_to_the_layer_and_the_rest_to_the_tree() -> None:
+    found = shown(encoded(LOWER, UPPER))
+    owners = {path: node >> 32 for path, (_, node) in found.items()}
+    assert {path for path, owner in owners.items() if owner == 0} == {
+        *(b"", b"d", b"empty", b"implied", b"implied/by"),  # directories
+        *(b"late", b"d/late link"),  # another layer gave it a second name
+    }
+    assert {path for path, owner in owners.items() if owner == 2} == {b"implied/by/this"}
+    assert found[b"twin"][1] == found[b"twin again"][1]
+    _, (lower, _), _ = stacked(LOWER, UPPER)
+    assert lower.entries[found[b"d/data"][1] & 0xFFFFFFFF].path == b"d/data"
+
+
+def test_numbers_say_what_a_thing_is() -> None:
+    found, again = shown(encoded(LOWER, UPPER)), shown(encoded(layer(dir_("z")), LOWER, UPPER, layer(whiteout("z"))))
+    assert {path: a.ino for path, (a, _) in found.items()} == {path: a.ino for path, (a, _) in again.items()}
+    changed = shown(encoded(LOWER, UPPER, layer(dir_("d", mode=0o750, uid=5), file("d/data", b"y"))))
+    assert {path for path, (a, _) in found.items() if changed[path][0].ino != a.ino} == {b"", b"d", b"d/data"}
+    numbers = [a.ino for path, (a, _) in found.items() if path not in (b"twin again", b"d/late link")]
+    assert len(set(numbers)) == len(numbers)
+    assert min(numbers) >= identity.RESERVED_NUMBERS
+
+
+def test_numbers_that_collide_are_told_apart_always_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., int] = identity._number
+    monkeypatch.setattr(identity, "_number", lambda *args: real(*args) % 7 + (1 << 40) + args[3] * 100)
+    raw = encoded(LOWER, UPPER)
+    numbers = [a.ino for path, (a, _) in shown(raw).items() if path not in (b"twin again", b"d/late link")]
+    assert len(set(numbers)) == len(numbers)
+    assert encoded(LOWER, UPPER) == raw
+
+
+def test_a_bare_root_is_a_tree() -> None:
+    assert list(shown(encoded())) == [b""]
+
+
+def test_what_is_no_directory_has_no_listing() -> None:
+    tree = reader(encoded(LOWER, UPPER))
+    with pytest.raises(NotADirectoryError):
+        tree.listing(next(i for i in range(1, tree.rows + 1) if not stat.S_ISDIR(tree.row(i).attributes.mode)))
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80])
+def test_no_flipped_bit_is_ever_served(flip: int) -> None:
+    raw = encoded(LOWER, UPPER)
+    good = shown(raw)
+    noticed = 0
+    for at in range(0, len(raw), 3):
+        broken = bytearray(raw)
+        broken[at] ^= flip
+        try:
+            assert shown(bytes(broken)) == good  # padding
+        except TreeDamaged:
+            noticed += 1
+    assert noticed > len(raw) / 3 * 0.95
+
+
+def test_any_cut_and_another_version_are_noticed() -> None:
+    raw = encoded(LOWER, UPPER)
+    for length in [*range(100), *range(100, len(raw), 97), len(raw) - 1]:
+        with pytest.raises(TreeDamaged):
+            reader(raw[:length]).row(1)
+    trailer = bytearray(raw[-48:])
+    struct.pack_into("<I", trailer, 8, TREE_VERSION + 1)
+    with pytest.raises(TreeDamaged):
+        reader(raw[:-48] + bytes(trailer))
+
+
+def test_rows_that_there_are_none_of_are_damage_and_no_crash() -> None:
+    tree = reader(encoded(LOWER))
+    for index in (0, tree.rows + 1, 1 << 31):
+        with pytest.raises(TreeDamaged):
+            tree.row(index)
+
+
+def test_binding_puts_slots_in_place_of_owners_and_shows_what_is_asked() -> None:
+    tree = reader(encoded(LOWER, UPPER))
+    listing = tree.listing(ROOT_INDEX)
+    before = [listing.node(number) for number in range(len(listing))]
+    listing.bind([70, 71, 72], None)
+    after = [listing.node(number) for number in range(len(listing))]
+    assert after[:2] == before[:2] == [0, 0]
+    assert after[2:] == [(70 + (node >> 32)) << 32 | node & 0xFFFFFFFF for node in before[2:]]
+    other = tree.listing(ROOT_INDEX)
+    other.bind([70, 71, 72], lambda a: Attributes(a.ino, a.mode, a.nlink, 9, 8, a.size, a.blocks, a.mtime_ns, a.rdev))
+    for number in range(2, len(other)):
+        one, two = (unpacked(which.entry(number), ENTRY.size) for which in (listing, other))
+        assert (two.uid, two.gid, two.ino, two.mode) == (9, 8, one.ino, one.mode)
+
+
+def test_attributes_survive_being_packed() -> None:
+    for mtime_ns in (0, -1, -(10**9), 1, (1 << 62)):
+        attributes = Attributes(2**64 - 1, 0o104755, 3, 2**32 - 1, 7, 2**63 - 1, 9, mtime_ns, 0)
+        assert unpacked(packed(attributes)) == attributes
+
+
+def test_names_are_found_in_byte_order_and_absent_ones_are_not() -> None:
+    names = [*sorted(b"%d" % number for number in range(500)), b"\xff", b"\xff\xff"]
+    raw = encoded(layer(*(file(name) for name in names)))
+    listing: Listing = reader(raw).listing(ROOT_INDEX)
+    assert [listing.name(number) for number in range(2, len(listing))] == names
+    for name in (b"", b".", b"..", b"500", b"0 ", b"\xfe", b"\xff\xff\xff"):
+        assert listing.find(name) is None
