@@ -12,10 +12,12 @@ The architecture on one page.  Data flows one way::
 * `transfer` is where network, archives and the store meet: each layer is downloaded, verified, decompressed, verified
   again, scanned and written in one pass and in bounded memory.
 * `store` keeps layers as raw tars named by diff_id, documents verbatim, and a catalog of images and tags.
-* `overlay` defines the union of changesets declaratively and computes a `Tree`.
+* `overlay` defines the union of changesets declaratively, computes it as a `Tree`, and keeps that as a file that is
+  served by copying bytes.
 * `view` answers what a kernel may ask of a mounted store, by inode; it knows no FUSE.
 * `mount` puts a view under a mount point and keeps it there, with one of two drivers: `kernel` speaks the FUSE protocol
-  on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.
+  on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.  For the
+  kernel driver a `holder` keeps the mount, and one child of it after the other serves it.
 * `cli` is a file per verb or family of verbs.
 
 Nothing left of `mount` knows that FUSE exists; nothing right of `transfer` knows that there is a network.  Each
@@ -30,12 +32,19 @@ Decisions worth knowing before changing anything:
 * Names and paths inside images are bytes.  Values are frozen.  Parsing happens once, at the edge.
 * A directory is known in the union by what its layers say of it, not by the order in which they say it.
 * Everything durable is written, verified, fsynced and renamed before the catalog names it.
-* A node id is computed from (slot, index): which image at which path, and which of its inodes.  It means the same
-  content for ever, so the kernel may believe for ever what it is told inside an image; only names of images change.
+* The union is computed once, at pull.  Its file holds directories as the kernel wants them answered; opening an image
+  is one read, and nothing that is kept in memory grows with the number of images or entries.
+* A node id is computed from (slot, index): which layer and which of its entries, or, for directories and what a union
+  made different, which image at which path and which inode of its tree.  It means the same content for ever, so the
+  kernel may believe for ever what it is told inside an image; only names of images change.  Files of a shared layer
+  are one node, with one page cache, in all images.
+* An inode number is a hash of what the thing is, so equal things have equal numbers everywhere.
+* Whoever serves may die at any moment.  What its successor must know is with the holder before the kernel hears of it:
+  slots given, files kept open.  What can be asked of the kernel instead is not remembered at all.
 * Errors are one tree (`errors`), which knows errno and exit status; one function turns them into each.
 
 Docstrings are contracts in the style of PEP 257: a summary, what is not obvious of shapes, order, units, ownership and
 threads, then labelled lines ``Raises:`` and ``Source:`` where they say something.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
