@@ -18,14 +18,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from imagefs.errors import MountError, describe
-from imagefs.mount import device, notices
+from imagefs.mount import device
 from imagefs.mount.protocol import Flag, Session
+from imagefs.oci.digest import DiffId, Digest
+from imagefs.view.filesystem import Shown
 
 STATE_FORMAT = 1
 """Of what a holder hands to the version that replaces it."""
@@ -41,6 +43,8 @@ ASKED, ANSWERED = "asked", "answered"
 _MOST_DEATHS = 5
 """In a row over the first request, or within a minute by its own fault: then the next child would only die, too."""
 _MINUTE_S = 60.0
+_PAUSE_S = 0.02
+"""Before the next child after a fault, doubled with each more."""
 _MOST_MESSAGE_BYTES = 1 << 20
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, REPLACE_SIGNAL)
@@ -102,20 +106,36 @@ Serve = Callable[[State, Line, int], int]
 readable; returns UNMOUNTED, STOPPED or LOST."""
 
 
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What the processes of a mount do: its child, and helpers that the child has begun by name, with a socket."""
+
+    serve: Serve
+    helpers: Mapping[str, Callable[[State, socket.socket], None]]
+
+
+def shown_image(state: State) -> Shown | None:
+    """Return the one image that the mount of *state* shows; None for all of its store."""
+    if state.image is None:
+        return None
+    layers = tuple(DiffId(Digest.parse(diff_id)) for diff_id in state.layers)
+    return Shown(Digest.parse(state.image), layers, state.size)
+
+
 class Holder:
     """Holds one mount.  To be used from the main thread of a process that has no other."""
 
-    def __init__(self, state: State, serve: Serve, started: Callable[[int], None]) -> None:
+    def __init__(self, state: State, programs: Programs, started: Callable[[int], None]) -> None:
         """Hold *state*; *started* is told the process ID of every child."""
         self._state = state
-        self._serve = serve
+        self._programs = programs
         self._started = started
         self._child_was: set[str] = set()
         self._fault_times_s: list[float] = []
         self._silent_deaths = 0
         self._asked: set[int] = set()
         self._failure: MountError | None = None
-        self._tellers: list[int] = []
+        self._helpers: list[int] = []
 
     def hold(self, ready: Callable[[], None]) -> None:
         """Return when the mount is gone; *ready* is called once the first child answers.
@@ -151,7 +171,7 @@ class Holder:
         if child == 0:
             ours.close()
             os.close(stopper)
-            _be_child(self._serve, self._state, Line(theirs), stop)
+            _be_child(self._programs.serve, self._state, Line(theirs), stop)
         self._started(child)
         theirs.close()
         os.close(stop)
@@ -218,26 +238,26 @@ class Holder:
                 state.owes = False
                 if state.starts == 1:
                     ready()
-        elif "teller" in said:
-            self._begin_telling(descriptors[0])
+        elif "begin" in said:
+            self._begin_helper(said["begin"], descriptors[0])
         elif "failed" in said:
             code, text = said["failed"]
             self._failure = MountError(text)
             self._failure.exit_code = code
 
-    def _begin_telling(self, descriptor: int) -> None:
-        """Have a process tell the kernel what is asked for on the socket *descriptor*; it ends with who asks."""
-        self._tellers = [pid for pid in self._tellers if os.waitpid(pid, os.WNOHANG) == (0, 0)]
-        teller = os.fork()
-        if teller == 0:
+    def _begin_helper(self, name: str, descriptor: int) -> None:
+        """Have a process do what is asked for on the socket *descriptor*; it ends with who asks."""
+        self._helpers = [pid for pid in self._helpers if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        helper = os.fork()
+        if helper == 0:
             try:
                 for number in _SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
-                notices.tell(self._state.device, socket.socket(fileno=descriptor))
+                self._programs.helpers[name](self._state, socket.socket(fileno=descriptor))
             finally:
                 os._exit(0)
         os.close(descriptor)
-        self._tellers.append(teller)
+        self._helpers.append(helper)
 
     def _goes_on(self, status: int) -> bool:
         """Return whether another child shall follow the one that ended with *status*."""
@@ -266,6 +286,8 @@ class Holder:
         if max(self._silent_deaths, len(self._fault_times_s)) >= _MOST_DEATHS:
             raise MountError(f"the processes that serve {where} die again and again, the last by {how}")
         _log.warning("the process that served %s died by %s; another takes over", where, how)
+        if self._fault_times_s:  # what is wrong may be over in a moment
+            time.sleep(_PAUSE_S * 2 ** len(self._fault_times_s))
         return True
 
     def _become_newer(self) -> None:

@@ -21,6 +21,7 @@ from imagefs.mount import protocol
 from imagefs.mount.options import WRITING_FLAGS
 from imagefs.mount.protocol import Buffer, Flag, Opcode, Session
 from imagefs.mount.read_ahead import ReadAhead
+from imagefs.mount.walks import Walks
 from imagefs.overlay.record import (
     FOREVER_S,
     NO_ATTRIBUTES,
@@ -58,9 +59,15 @@ class Server:
         self,
         filesystem: "Filesystem",
         session: Session | None = None,
+        *,
         settled: Callable[[Session], None] = lambda _: None,
+        walks: Walks | None = None,
     ) -> None:
-        """Answer for a connection that has settled on *session*, or is about to: then *settled* is told on what."""
+        """Answer for a connection that has settled on *session*, or is about to: then *settled* is told on what.
+
+        *walks* is told what is listed and read.
+        """
+        self._walks = walks
         self._filesystem = filesystem
         self._settled = settled
         self.session = session
@@ -166,7 +173,10 @@ class Server:
     def _readdirplus(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
         lasting = self._filesystem.is_lasting(node)
         listing = self._filesystem.listing(node) if lasting else self._names(node)
-        return [listing.cut(*protocol.reading(raw))]
+        first, size = protocol.reading(raw)
+        if first == 0 and lasting and self._walks is not None:
+            self._walks.listed(node, listing)
+        return [listing.cut(first, size)]
 
     def _names(self, node: NodeId) -> Listing:
         # Without attributes, for they would cost opening all images there are; the kernel asks for those it needs.
@@ -188,6 +198,8 @@ class Server:
 
     def _read(self, unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
         offset, size = protocol.reading(raw)
+        if offset == 0 and self._walks is not None:
+            self._walks.was_read(node)
         file = self._files.get(node)
         if file is None:
             if len(self._files) >= _MOST_FILES:

@@ -75,6 +75,7 @@ class Notice(IntEnum):
 
     INVALIDATE_INODE = 2
     INVALIDATE_ENTRY = 3
+    STORE = 4
     RESEND = 7
 
 
@@ -92,6 +93,7 @@ _READ_IN = struct.Struct("<QQI")
 _OPEN_IN = struct.Struct("<I")
 _INVALIDATE_INODE = struct.Struct("<Qqq")
 _INVALIDATE_ENTRY = struct.Struct("<QII")
+_STORE = struct.Struct("<QQII")
 OUT_HEADER_BYTES = _OUT_HEADER.size
 
 Buffer = bytes | bytearray | memoryview
@@ -155,6 +157,15 @@ def invalidate_attributes(node: NodeId) -> bytes:
     """Return the notice to ask again for the attributes of *node*; ENOENT says that the kernel does not know it."""
     body = _INVALIDATE_INODE.pack(node, -1, 0)
     return _OUT_HEADER.pack(OUT_HEADER_BYTES + len(body), Notice.INVALIDATE_INODE, 0) + body
+
+
+def store(node: NodeId, data: Buffer) -> list[Buffer]:
+    """Return the notice that *data* is what file *node* begins with, in pieces to be written at once.
+
+    ENOENT says that the kernel does not know the node.  It may wait until a read of the same bytes is answered.
+    """
+    body = _STORE.pack(node, 0, len(data), 0)
+    return [_OUT_HEADER.pack(OUT_HEADER_BYTES + len(body) + len(data), Notice.STORE, 0), body, data]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from imagefs.mount import protocol
 from imagefs.mount.kernel import NotInMemory, Server, failed
 from imagefs.mount.protocol import Buffer
 
-_SPINS = 200
-"""Reads tried before sleeping, a tenth of a millisecond or two: on a virtual machine, waking up takes longer."""
+_SPINS = 100
+"""Reads tried before sleeping, a tenth of a millisecond: on a virtual machine, waking up takes longer.  More of them
+keep a processor from others, such as whoever is behind the reader's pipe."""
 _READERS = 3
 """Threads that wait for the disk."""
 

@@ -19,7 +19,7 @@ from imagefs.mount.mountpoint import check_fuse, check_mountpoint, confirm_mount
 from imagefs.mount.options import MountOptions
 
 if TYPE_CHECKING:
-    from imagefs.mount.holder import Line, State
+    from imagefs.mount.holder import State
     from imagefs.store.mounts import RecordFile
 
 
@@ -152,7 +152,8 @@ def resume(descriptor: int) -> None:
 
 
 def _hold(state: "State", file: "RecordFile | None", ready: Callable[[], None]) -> None:
-    from imagefs.mount import holder
+    # All that serving takes is loaded here, once: children that load it would, after an upgrade, be of another version.
+    from imagefs.mount import holder, server_process
     from imagefs.oci.digest import Digest
     from imagefs.store.mounts import MountRecord
 
@@ -163,51 +164,4 @@ def _hold(state: "State", file: "RecordFile | None", ready: Callable[[], None]) 
             said = MountRecord(state.mountpoint, os.getpid(), image, state.reference, child, state.starts)
             file.write(replace(said, format=holder.STATE_FORMAT))
 
-    holder.Holder(state, _be_server, started).hold(ready)
-
-
-def _be_server(state: "State", line: "Line", stop: int) -> int:
-    """Serve the mount of *state* in this process, a child of its holder; see `holder.Serve`."""
-    from imagefs.mount import holder, protocol, serving
-    from imagefs.mount.kernel import Server
-    from imagefs.mount.notices import Notices
-    from imagefs.mount.upkeep import Upkeep
-    from imagefs.oci.digest import DiffId, Digest
-    from imagefs.store.store import Store
-    from imagefs.view.filesystem import Filesystem, Shown
-    from imagefs.view.kept import KeptFiles
-    from imagefs.view.presentation import Presentation
-    from imagefs.view.slots import Slots
-
-    def keep(path: str, descriptor: int | None) -> None:
-        if descriptor is None:
-            line.tell(drop=path)
-        else:
-            line.tell(descriptor, keep=path)
-
-    files = KeptFiles(state.kept, keep)
-    slots = Slots(state.notes, lambda note: line.tell(note=note))
-    with Store.open(Path(state.store)) as store:
-        layers = tuple(DiffId(Digest.parse(diff_id)) for diff_id in state.layers)
-        shown = Shown(Digest.parse(state.image), layers, state.size) if state.image is not None else None
-        presentation = Presentation(**state.presentation)
-        filesystem = Filesystem(store, shown, presentation=presentation, slots=slots, files=files)
-        server = Server(
-            filesystem, state.session, lambda session: line.tell(settled=[session.minor, int(session.flags)])
-        )
-        if state.owes:
-            try:
-                os.write(state.device, protocol.resend())
-            except OSError:
-                return holder.LOST
-        notices = Notices(lambda asking: line.tell(asking.fileno(), teller=True))
-        upkeep = Upkeep(filesystem, notices, server.forget_files)
-
-        def answered() -> None:
-            line.tell(was=holder.ANSWERED)
-            upkeep.start()
-
-        unmounted = serving.serve(
-            state.device, server, asked=lambda: line.tell(was=holder.ASKED), answered=answered, stop=stop
-        )
-        return holder.UNMOUNTED if unmounted else holder.STOPPED
+    holder.Holder(state, server_process.PROGRAMS, started).hold(ready)

@@ -15,7 +15,8 @@ copying bytes.  That is all this module knows of it: what a node id means, and w
 import array
 import bisect
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
 from imagefs.overlay.attributes import Attributes
@@ -35,6 +36,7 @@ RECORD_BYTES = ENTRY_BYTES + DIRENT.size
 
 _NODE = Struct("<Q")
 _INO = Struct("<Q")
+_SIZE = Struct("<Q")
 _TYPE_AT = ENTRY_BYTES + 20
 _NAME_LENGTH_AT = ENTRY_BYTES + 16
 _WORD = Struct("<I")
@@ -150,6 +152,16 @@ class Listing:
         at = self._starts[number]
         (mode,) = _WORD.unpack_from(self.records, at + ENTRY.size + 60)
         return int(mode or _WORD.unpack_from(self.records, at + _TYPE_AT)[0] << 12)
+
+    def size(self, number: int) -> int:
+        """Return st_size of what record *number* leads to."""
+        return int(_SIZE.unpack_from(self.records, self._starts[number] + ENTRY.size + 8)[0])
+
+    def files(self, first: int) -> Iterator[int]:
+        """Yield the numbers, from *first* on, of the records of regular files that are not empty."""
+        for number in range(first, len(self)):
+            if stat.S_ISREG(self.mode(number)) and self.size(number):
+                yield number
 
     def entry(self, number: int) -> memoryview:
         """Return record *number* without name and cookie: what a lookup of its name is answered with."""

@@ -36,8 +36,12 @@ class Slots:
         self._numbers: dict[tuple[bytes, Digest] | DiffId, int] = {}
         self.name(b"")
         for line in journal:
-            self._replay(json.loads(line))
+            self.add(line)
         self._note = note
+
+    def add(self, line: str) -> None:
+        """Give the number that *line* of a journal says, if it is not known yet.  Lines must come in order."""
+        self._replay(json.loads(line))
 
     def name(self, path: bytes) -> int:
         """Return the number, from 1, of *path* among the names outside of images; b"" has 1."""
