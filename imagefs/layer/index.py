@@ -146,6 +146,10 @@ class IndexFile:
         fields = self._record(number)
         return fields[0], fields[7], None if fields[14] & _IS_SPARSE else fields[8]
 
+    def has_xattrs(self, number: int) -> bool:
+        """Return whether entry *number* has extended attributes."""
+        return self._record(number)[12] > 0
+
     def entry(self, number: int) -> tuple[Entry, int]:
         """Return entry *number* of the changeset, and how many names the layer gives it."""
         fields = self._record(number)

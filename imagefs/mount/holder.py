@@ -213,7 +213,8 @@ class Holder:
         if self._asked - {REPLACE_SIGNAL}:
             device.unmount(Path(self._state.mountpoint))
         if REPLACE_SIGNAL in self._asked:
-            os.write(stopper, b"x")
+            with contextlib.suppress(BrokenPipeError):  # it has just died: as well
+                os.write(stopper, b"x")
         self._asked &= {REPLACE_SIGNAL}
 
     def _hear(self, said: dict[str, Any], descriptors: list[int], ready: Callable[[], None]) -> None:
@@ -265,12 +266,13 @@ class Holder:
             return False
         if self._state.starts == 1 and ANSWERED not in self._child_was:
             raise self._failure or MountError("the process that was to serve the mount died at once")
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == STOPPED:
-            if REPLACE_SIGNAL in self._asked:
-                self._asked.clear()
-                self._become_newer()
+        is_stopped = os.WIFEXITED(status) and os.WEXITSTATUS(status) == STOPPED
+        self._state.owes = self._state.owes or not is_stopped
+        if REPLACE_SIGNAL in self._asked:
+            self._asked.clear()
+            self._become_newer()
+        if is_stopped:
             return True
-        self._state.owes = True
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
         where = self._state.mountpoint
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == LOST:

@@ -39,10 +39,22 @@ class Pusher:
         """Have *begin* start a process that runs `push` with the socket it is given, when there is something to do."""
         self._begin = begin
         self._process: socket.socket | None = None
+        self._is_stale = False
+
+    def renew(self) -> None:
+        """Use another process from now on: the one there is keeps files open that are to be given up.  Thread-safe.
+
+        If nothing is to be done, that one ends soon by itself.
+        """
+        self._is_stale = True
 
     def push(self, directory: NodeId, first: int) -> None:
         """Have the files of *directory* that follow record *first* put into the page cache."""
+        if self._is_stale and self._process is not None:
+            self._process.close()
+            self._process = None
         if self._process is None:
+            self._is_stale = False
             self._process, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process.setblocking(False)
             with theirs:

@@ -5,6 +5,7 @@ holder wants it to stop, or it is killed.
 """
 
 import os
+import socket
 from pathlib import Path
 
 from imagefs.mount import holder, protocol, serving
@@ -58,7 +59,12 @@ def run(state: State, line: Line, stop: int) -> int:
             except OSError:
                 return holder.LOST
         notices = Notices(lambda asking: line.tell(asking.fileno(), begin=_TELLER))
-        upkeep = Upkeep(filesystem, notices, server.forget_files)
+
+        def let_go() -> None:
+            server.forget_files()
+            pusher.renew()
+
+        upkeep = Upkeep(filesystem, notices, let_go)
 
         def answered() -> None:
             line.tell(was=holder.ANSWERED)
@@ -70,5 +76,11 @@ def run(state: State, line: Line, stop: int) -> int:
         return holder.UNMOUNTED if unmounted else holder.STOPPED
 
 
-PROGRAMS = Programs(serve=run, helpers={_PUSHER: push, _TELLER: lambda state, asking: tell(state.device, asking)})
+def _tell(state: State, asking: socket.socket) -> None:
+    for descriptor in state.kept.values():
+        os.close(descriptor)  # what is given up elsewhere must not stay open here
+    tell(state.device, asking)
+
+
+PROGRAMS = Programs(serve=run, helpers={_PUSHER: push, _TELLER: _tell})
 """What the processes of a mount with the kernel driver do."""

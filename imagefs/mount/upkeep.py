@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from imagefs.view.attributes import NodeId
 
 if TYPE_CHECKING:
-    from imagefs.view.filesystem import Filesystem, Removed
+    from imagefs.view.filesystem import Filesystem
+    from imagefs.view.removed import Removed
 
 _PERIOD_S = 0.5
 _CLOSE_LOOK_S = 10.0

@@ -10,6 +10,9 @@ from typing import NewType
 NodeId = NewType("NodeId", int)
 """Names one inode of a mount for as long as that lasts; what users see as inode number is `Attributes.ino`."""
 
+SLOT_SHIFT = 32
+"""A node id is a slot in the high and an index in the low half: the indexes of trees and layers count in 32 bits."""
+
 ROOT = NodeId(1)
 """The root directory of every `Filesystem`."""
 

@@ -10,15 +10,14 @@ cache, in all images that have the layer.  Directories, of which a kernel must n
 a tree has made different have the slot of their image at its path, and their index in the tree.
 """
 
-import contextlib
 import errno
 import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from imagefs.errors import BlobNotFound, LayerIndexDamaged
 from imagefs.layer.changeset import Entry
@@ -28,12 +27,13 @@ from imagefs.overlay.record import Listing
 from imagefs.overlay.tree_file import ROOT_INDEX, Row
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
-from imagefs.view.attributes import ROOT, NodeId, StatFs
+from imagefs.view.attributes import ROOT, SLOT_SHIFT, NodeId, StatFs
 from imagefs.view.kept import KeptFiles
 from imagefs.view.live_names import LiveNames, walk
 from imagefs.view.namespace import Directory, ImageRoot, Symlink
 from imagefs.view.opened import OpenedImages, OpenFile, OpenLayer
 from imagefs.view.presentation import Presentation
+from imagefs.view.removed import Removed
 from imagefs.view.slots import Binding, Slots
 
 MAX_KEPT_BYTES = 16 * 1024 * 1024
@@ -43,9 +43,10 @@ _MOST_LAYERS = 64
 
 _NOT_ASKED_AGAIN = frozenset({b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"})
 """`ls -l` asks for these at every entry; "not supported" stops it asking, "no such attribute" does not."""
-_SLOT_SHIFT = 32  # an image's tree has fewer inodes than this leaves room for: its indexes count in 32 bits
-_INDEX_MASK = (1 << _SLOT_SHIFT) - 1
+_INDEX_MASK = (1 << SLOT_SHIFT) - 1
 _BLOCK_BYTES = 4096
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Filesystem:
         self._single = image
         if image is not None:
             self._single_root = self._bound(b"", image.image, image.diff_ids)
-            self._row(self._single_root >> _SLOT_SHIFT, ROOT_INDEX)  # what cannot be shown fails now, not at first look
+            self._row(self._single_root >> SLOT_SHIFT, ROOT_INDEX)  # what cannot be shown fails now, not at first look
 
     @classmethod
     def for_store(cls, store: Store) -> Self:
@@ -230,10 +231,9 @@ class Filesystem:
         BlobNotFound.
         """
         slot, index = self._split(node)
-        layer = self._layers.get(slot)
-        if layer is not None:
-            with contextlib.suppress(LayerIndexDamaged):  # made again below
-                return layer.open(index)
+        at_hand = self._at_hand(slot, lambda layer: layer.open(index))
+        if at_hand is not None:
+            return at_hand
         found = self._slots.what(slot) if slot else None
         if isinstance(found, Binding):
             row = self._row(slot, index)
@@ -245,18 +245,15 @@ class Filesystem:
         else:
             diff_id = found
         try:
-            file = self._images.open(diff_id, index)
-            if diff_id is found:
-                if len(self._layers) >= _MOST_LAYERS:
-                    self._layers = {}
-                self._layers[slot] = self._images.layer(diff_id)
-            return file
+            return self._images.open(diff_id, index)
         except BlobNotFound as error:
             raise self._stale(error, diff_id) from None
 
     def listxattr(self, node: NodeId) -> tuple[bytes, ...]:
         """Return the names of the extended attributes of *node*, sorted."""
         slot, index = self._split(node)
+        if self._at_hand(slot, lambda layer: not layer.index_file.has_xattrs(index)):  # nearly always, and often asked
+            return ()
         entry = self._entry_of(slot, index) if slot else None
         return tuple(name for name, _ in entry.xattrs) if entry is not None else ()
 
@@ -305,7 +302,7 @@ class Filesystem:
                     gone.add((NodeId(self._slots.name(folder)), name))
         return gone
 
-    def removed(self) -> "list[Removed]":
+    def removed(self) -> list[Removed]:
         """Return what was removed from the store while it was in use here."""
         paths = set(self._files.removed() if self._single is None else ())
         if not paths:
@@ -317,7 +314,7 @@ class Filesystem:
         for path in paths & trees.keys():
             rows = self._images.in_tree(trees[path].diff_ids, lambda tree: tree.rows)
             slots = [slot for slot, binding in bindings if binding.diff_ids == trees[path].diff_ids]
-            roots = [NodeId(slot << _SLOT_SHIFT | ROOT_INDEX) for slot in slots]
+            roots = [NodeId(slot << SLOT_SHIFT | ROOT_INDEX) for slot in slots]
             found.append(Removed((path,), slots, range(ROOT_INDEX, rows + 1), roots))
         layers = {diff_id for _, binding in bindings for diff_id in binding.diff_ids}
         for diff_id in layers:
@@ -328,13 +325,13 @@ class Filesystem:
                     found.append(Removed(both, [self._slots.layer(diff_id)], range(count)))
         return found
 
-    def give_up(self, removed: "Removed") -> None:
+    def give_up(self, removed: Removed) -> None:
         """Close what was *removed*: nobody knows a node of it any more."""
         for path in removed.paths:
             self._files.drop(path)
         self._layers = {}
         with self._lock:
-            for node in [node for node in self._listings if node >> _SLOT_SHIFT in removed.slots]:
+            for node in [node for node in self._listings if node >> SLOT_SHIFT in removed.slots]:
                 self._listed_bytes -= len(self._listings.pop(node).records)
 
     # ---- inside ----
@@ -343,7 +340,22 @@ class Filesystem:
         """Return (slot, index) of *node*; the root of a single image's view is that image's root."""
         if node == ROOT and self._single is not None:
             node = self._single_root
-        return node >> _SLOT_SHIFT, node & _INDEX_MASK
+        return node >> SLOT_SHIFT, node & _INDEX_MASK
+
+    def _at_hand(self, slot: int, ask: Callable[[OpenLayer], _Answer]) -> _Answer | None:
+        """Return what *ask* returns of the layer that has *slot*; None if none has, or it must be made again first."""
+        layer = self._layers.get(slot)
+        try:
+            if layer is None:
+                found = self._slots.what(slot) if slot else None
+                if found is None or isinstance(found, Binding):
+                    return None
+                if len(self._layers) >= _MOST_LAYERS:
+                    self._layers = {}
+                layer = self._layers[slot] = self._images.layer(found)
+            return ask(layer)
+        except (LayerIndexDamaged, BlobNotFound):
+            return None
 
     def _row(self, slot: int, index: int) -> Row:
         binding = self._slots.what(slot)
@@ -409,7 +421,7 @@ class Filesystem:
 
     def _bound(self, path: bytes, image: Digest, diff_ids: tuple[DiffId, ...]) -> NodeId:
         """Return the root node of *image* at *path*; the same whenever that image is there."""
-        return NodeId(self._slots.binding(path, image, diff_ids) << _SLOT_SHIFT | ROOT_INDEX)
+        return NodeId(self._slots.binding(path, image, diff_ids) << SLOT_SHIFT | ROOT_INDEX)
 
     def _name_attributes(self, index: int) -> Attributes:
         found = self._resolve(self._slots.path(index))
@@ -420,26 +432,3 @@ class Filesystem:
             mode, nlink, size = stat.S_IFDIR | 0o555, 2 + len(found.listed), 0
         shown = Attributes(index, mode, nlink, os.getuid(), os.getgid(), size, 0, self._names.changed_ns, 0)
         return self._presentation.apply(shown)
-
-
-class Removed:
-    """Files of the store that are gone but in use here: *paths*, and the nodes that are known by them.
-
-    *roots* are the roots of images among those.
-    """
-
-    __slots__ = ("_indexes", "paths", "roots", "slots")
-
-    def __init__(
-        self, paths: tuple[str, ...], slots: Sequence[int], indexes: range, roots: Sequence[NodeId] = ()
-    ) -> None:
-        self.paths = paths
-        self.roots = roots
-        self.slots = slots
-        self._indexes = indexes
-
-    def nodes(self) -> Iterator[NodeId]:
-        """Yield every node whose content is in these files."""
-        for slot in self.slots:
-            for index in self._indexes:
-                yield NodeId(slot << _SLOT_SHIFT | index)
