@@ -408,10 +408,11 @@ def test_an_ordinary_user_mounts_and_unmounts(store: Path, driver: str) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        lines = done.stdout.splitlines()
-        assert lines[0] == "two"
-        assert str(shared / "mnt") in lines[2]
-        assert [line.split()[0] for line in lines[3:]] == ["SOURCE"]
+        assert done.stdout.startswith("two\nSOURCE")
+        # The table names every mount of this machine, whoever made it: only ours is asked after.
+        before, after = done.stdout.split("SOURCE")[1:]
+        assert f" {shared / 'mnt'} " in before
+        assert f" {shared / 'mnt'} " not in after
         if not any(line.startswith("user_allow_other") for line in Path("/etc/fuse.conf").read_text().splitlines()):
             assert "user_allow_other" in done.stderr
         assert "only root" in done.stderr
