@@ -70,7 +70,7 @@ class State:
     """ID of the one image that is shown, with its layers and their size; None: all of the store."""
     layers: list[str]
     size: int
-    presentation: dict[str, int | None]
+    presentation: dict[str, Any]
     log_file: str | None
     record: tuple[str, int] | None
     """Path and descriptor of the store's record of this mount."""

@@ -100,6 +100,12 @@ def _driver(text: str) -> str:
     return text
 
 
+def _symlinks(text: str) -> bool:
+    if text not in ("keep", "rewrite"):
+        raise ValueError("expected keep or rewrite")
+    return text == "rewrite"
+
+
 _WITH_VALUE: dict[str, Callable[[str], Any]] = {
     "store": _absolute,
     "image": str,
@@ -108,6 +114,7 @@ _WITH_VALUE: dict[str, Callable[[str], Any]] = {
     "uid": _number("user", lambda name: pwd.getpwnam(name).pw_uid),
     "gid": _number("group", lambda name: grp.getgrnam(name).gr_gid),
     "umask": _umask,
+    "symlinks": _symlinks,
 }
 _FLAGS: dict[str, tuple[str, bool]] = {
     "ro": ("read_write", False),
@@ -161,5 +168,8 @@ def parse_options(texts: Iterable[str], *, ignore_unknown: bool = False) -> Moun
                 raise InvalidMountOption(option, f"'{name}' takes no value")
             near = difflib.get_close_matches(name, _KNOWN, n=1)
             raise InvalidMountOption(option, "unknown" + (f"; did you mean '{near[0]}'?" if near else ""))
-    presentation = Presentation(**{name: found.pop(name, None) for name in ("uid", "gid", "umask")})
+    presentation = Presentation(
+        **{name: found.pop(name, None) for name in ("uid", "gid", "umask")},
+        rewrites_symlinks=found.pop("symlinks", False),
+    )
     return MountOptions(presentation=presentation, **found)

@@ -96,7 +96,7 @@ def unattributed(name: bytes, ino: int, mode: int, *, cookie: int) -> bytes:
 class Listing:
     """One directory's records: "." and ".." first, then the others in byte order of their names.
 
-    Immutable once `bind` was called; then thread-safe.
+    Immutable once `bind` and `set_size` were called; then thread-safe.
     """
 
     __slots__ = ("_starts", "records")
@@ -156,6 +156,10 @@ class Listing:
     def size(self, number: int) -> int:
         """Return st_size of what record *number* leads to."""
         return int(_SIZE.unpack_from(self.records, self._starts[number] + ENTRY.size + 8)[0])
+
+    def set_size(self, number: int, size: int) -> None:
+        """Put *size* in place of st_size of what record *number* leads to; only before others see the listing."""
+        _SIZE.pack_into(self.records, self._starts[number] + ENTRY.size + 8, size)
 
     def files(self, first: int) -> Iterator[int]:
         """Yield the numbers, from *first* on, of the records of regular files that are not empty."""

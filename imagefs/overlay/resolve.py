@@ -29,6 +29,7 @@ Source: OCI image-spec, layer.md, "Applying Changesets" and "Whiteouts".
 
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from imagefs.errors import InvalidLayer, printable
 from imagefs.layer.changeset import Changeset, Entry
@@ -72,8 +73,11 @@ class _Node:
         self.children: dict[bytes, _Node] | None = {} if stat.S_ISDIR(entry.mode) else None
 
 
-def resolve(changesets: Sequence[Changeset]) -> Tree:
+def resolve(changesets: Sequence[Changeset], *, below_is_unknown: bool = False) -> Tree:
     """Return the file tree that applying *changesets* in order would leave on disk.
+
+    With *below_is_unknown*, what they apply to is not known: a hard link to nothing may lead there, and a symlink to
+    the same path stands for it.
 
     *changesets* runs from base to top and may be empty (the tree is then a bare root, mode 0o755).  Inode numbers run
     from 1 (the root) in depth-first name order, so equal inputs give equal trees.
@@ -83,7 +87,7 @@ def resolve(changesets: Sequence[Changeset]) -> Tree:
     Raises: InvalidLayer, naming the entry, for hard links that cannot be made, and symlinks among parents that lead
     round in a loop or, all in all, take too long to follow.
     """
-    union = _Union()
+    union = _Union(below_is_unknown=below_is_unknown)
     for layer, changeset in enumerate(changesets):
         hidden_targets = union.hide(changeset)
         for position, entry in enumerate(changeset.entries):
@@ -94,7 +98,8 @@ def resolve(changesets: Sequence[Changeset]) -> Tree:
 class _Union:
     """The layers applied so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, below_is_unknown: bool) -> None:
+        self._below_is_unknown = below_is_unknown
         self.root = _Node(_IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
         self._steps_left = _MAX_SYMLINK_STEPS
 
@@ -136,6 +141,9 @@ class _Union:
         existing = siblings.get(name)
         if entry.is_hardlink:
             target = self._find(entry.target, entry) or hidden_targets.get(entry.target)
+            if target is None and self._below_is_unknown:
+                symlink = replace(entry, mode=stat.S_IFLNK | 0o777, target=b"/" + entry.target, is_hardlink=False)
+                target = _Node(symlink, layer, position)
             if target is None:
                 reason = f"hard link to '{printable(entry.target)}', which does not exist"
                 raise InvalidLayer(reason, entry=entry.path)

@@ -1,25 +1,51 @@
-"""The union of a stored image's layers: computed, checked, and kept as a tree file.
+"""The union of stored layers: computed, checked, and kept as a tree file.
 
 Receives a store and the diff_ids of layers that it has; hands on the bytes of their tree.  The only module of the
 package that knows there is a store.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from imagefs.layer.indexed import stored_changeset
 from imagefs.oci.digest import DiffId, chain_id
+from imagefs.overlay.alone import tree_alone
 from imagefs.overlay.resolve import resolve
 from imagefs.overlay.tree_file import encode
 from imagefs.store.store import Store
 
 
-def computed_tree(store: Store, diff_ids: Sequence[DiffId]) -> Iterator[bytes]:
-    """Return the bytes of the tree of *diff_ids*, base first, in pieces.
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Layers, base first, that make a tree: their union, or with *alone* the only one by itself (`tree_alone`)."""
 
-    Raises, before the first piece: BlobNotFound; InvalidLayer, if the layers form no valid union.
-    """
-    changesets = [stored_changeset(store, diff_id) for diff_id in diff_ids]
-    return encode(resolve(changesets), changesets, diff_ids)
+    diff_ids: tuple[DiffId, ...]
+    alone: bool = False
+
+    def path(self, store: Store) -> Path:
+        """Return where in *store* the tree is, or would be."""
+        return store.lone_tree_path(self.diff_ids[0]) if self.alone else store.tree_path(chain_id(self.diff_ids))
+
+    def computed(self, store: Store) -> Iterator[bytes]:
+        """Return the bytes of the tree, in pieces.
+
+        Raises, before the first piece: BlobNotFound; InvalidLayer, if the layers form no valid union.
+        """
+        changesets = [stored_changeset(store, diff_id) for diff_id in self.diff_ids]
+        tree = tree_alone(changesets[0]) if self.alone else resolve(changesets)
+        return encode(tree, changesets, self.diff_ids)
+
+    def keep(self, store: Store) -> None:
+        """Compute the tree and keep it in *store*, in place of one that may be there.
+
+        Raises: BlobNotFound, InvalidLayer, OSError.
+        """
+        pieces = self.computed(store)
+        if self.alone:
+            store.replace_lone_tree(self.diff_ids[0], pieces)
+        else:
+            store.replace_tree(chain_id(self.diff_ids), pieces)
 
 
 def store_tree(store: Store, diff_ids: Sequence[DiffId]) -> None:
@@ -27,6 +53,6 @@ def store_tree(store: Store, diff_ids: Sequence[DiffId]) -> None:
 
     Raises: BlobNotFound, InvalidLayer, OSError.
     """
-    name = chain_id(diff_ids)
-    if not store.tree_path(name).exists():
-        store.replace_tree(name, computed_tree(store, diff_ids))
+    stack = Stack(tuple(diff_ids))
+    if not stack.path(store).exists():
+        stack.keep(store)

@@ -5,7 +5,7 @@ thread-safe; knows no file, no store and no kernel.
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NewType
 
@@ -49,6 +49,10 @@ class Tree:
 
     def __len__(self) -> int:
         return len(self._inodes)
+
+    def mapped(self, change: Callable[[Inode], Inode]) -> "Tree":
+        """Return this tree with what *change* returns in place of each inode."""
+        return Tree([change(inode) for inode in self._inodes], self._directories)
 
     def inode(self, number: InodeNumber) -> Inode:
         """Return inode *number*, which must be one that this tree handed out."""

@@ -7,14 +7,15 @@ must never know where the bytes are kept, nor who asks.
 Every inode has an owner and an index.  Files, symlinks and devices that are just what their layer says belong to the
 layer (its place in the stack, counted from 1), and their index is their entry's place in the layer's changeset: so
 they are the same thing in every image that has the layer.  Directories, and files whose link count or number another
-layer changed, belong to the tree (owner 0) and are numbered from 1, the root, in the order of a walk.
+layer changed, belong to the tree (owner 0) and are numbered from 1, the root, in the order of a walk.  So does every
+name of a symlink that climbs (its target is absolute or has ".."): where that leads depends on where it is.
 
 The layout, all numbers little-endian:
 
     listings     one for each directory, in the order of a walk: records (see `record`), then where each starts,
                  then, for the next listing, padding to 8 bytes
-    table        for each inode of the tree's own: attributes, the layer and entry behind it, where its listing is,
-                 how long it is and of how many records, CRC-32 of the listing, CRC-32 of this row
+    table        for each inode of the tree's own: attributes, the layer and entry behind it, the directory it is in,
+                 where its listing is, how long it is and of how many records, CRC-32 of the listing, CRC-32 of this row
     trailer      magic, version of this layout, of the indexes and of the rules of the union, number of layers, of
                  inodes, of rows; where the table is; CRC-32
 
@@ -37,13 +38,13 @@ from imagefs.overlay.attributes import Attributes, attributes, child, directory_
 from imagefs.overlay.record import ATTRIBUTES, Listing, packed, packed_listing, record, unattributed, unpacked
 from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
 
-TREE_VERSION = 1
+TREE_VERSION = 2
 """To be counted up when this layout changes, and when `resolve` decides anything differently."""
 ROOT_INDEX = 1
 
 _MAGIC = b"imagefsT"
 _TRAILER = Struct("<8sIIIQQQI")
-_ROW = Struct("<IIQQIII")
+_ROW = Struct("<IIIQQIII")
 _ROW_BYTES = ATTRIBUTES.size + _ROW.size
 _NO_LAYER = 0xFFFFFFFF
 _OWNER_SHIFT = 32
@@ -54,12 +55,14 @@ class Row:
     """One inode of the tree's own.
 
     *layer* is the place in the stack (0 is the base) of the layer whose changeset has its entry at *position*; None
-    where there is no such entry.
+    where there is no such entry.  *parent* is the index of the directory that a directory (the root: itself) or a
+    climbing symlink is in; 0 for everything else, which may be in several.
     """
 
     attributes: Attributes
     layer: int | None
     position: int
+    parent: int
     listing_at: int
     listing_bytes: int
     records: int
@@ -74,7 +77,7 @@ def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffI
     numbered = _Numbered(tree, changesets, diff_ids)
     rows: list[bytes] = []
     at = 0
-    for number in map(InodeNumber, numbered.own):
+    for number, parent in numbered.own:
         inode = tree.inode(number)
         listing = b""
         records: list[bytes] = []
@@ -84,6 +87,7 @@ def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffI
         row = numbered.made(number) + _ROW.pack(
             _NO_LAYER if inode.layer < 0 else inode.layer,
             inode.position,
+            parent,
             at,
             len(listing),
             len(records),
@@ -100,6 +104,11 @@ def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffI
     yield trailer[:-4] + crc32(trailer[:-4]).to_bytes(4, "little")
 
 
+def climbs(target: bytes) -> bool:
+    """Return whether the symlink text *target* is absolute or has "..", so that it may lead out of the tree."""
+    return target.startswith(b"/") or b".." in target.split(b"/")
+
+
 class _Numbered:
     """The inodes of a tree with their lasting numbers, owners and indexes."""
 
@@ -107,34 +116,40 @@ class _Numbered:
         self._tree = tree
         self._parents = {ROOT_INODE: ROOT_INODE}
         self._nodes: dict[int, int] = {}
+        self._climbing: dict[tuple[int, bytes], int] = {}
+        """Nodes of names, by directory."""
         self._inos: dict[int, int] = {}
-        self.own: list[int] = []
-        """The inodes that belong to the tree, by index less 1."""
+        self.own: list[tuple[InodeNumber, int]] = []
+        """The inodes that belong to the tree, and in which directory they are (see `Row`), by index less 1."""
         taken: set[int] = set()
         links = [link_counts(changeset.entries) for changeset in changesets]
         paths: dict[InodeNumber, bytes] = {ROOT_INODE: b""}
         for number in map(InodeNumber, range(1, len(tree) + 1)):
             inode = tree.inode(number)
             if stat.S_ISDIR(inode.entry.mode):
+                self._nodes[number] = self._add(number, self._nodes.get(self._parents[number], ROOT_INDEX))
                 path = paths[number]
                 for dirent in tree.dirents(number):
-                    if stat.S_ISDIR(tree.inode(dirent.inode).entry.mode):
+                    entry = tree.inode(dirent.inode).entry
+                    if stat.S_ISDIR(entry.mode):
                         paths[dirent.inode] = path + b"/" + dirent.name if path else dirent.name
                         self._parents[dirent.inode] = number
-                is_own = True
+                    elif stat.S_ISLNK(entry.mode) and climbs(entry.target):
+                        self._climbing[number, dirent.name] = self._add(dirent.inode, self._nodes[number])
+                continue
+            entry, position = inode.entry, inode.position
+            layer = diff_ids[max(inode.layer, 0)]  # below 0 are markers only, which are the same wherever they are
+            attempt = 0
+            while (ino := leaf_number(entry, layer=layer, position=position, attempt=attempt)) in taken:
+                attempt += 1
+            taken.add(ino)
+            self._inos[number] = ino
+            if stat.S_ISLNK(entry.mode) and climbs(entry.target):
+                continue
+            if attempt or inode.layer < 0 or inode.nlink != links[inode.layer][position]:
+                self._nodes[number] = self._add(number, 0)
             else:
-                entry, layer, position = inode.entry, diff_ids[inode.layer], inode.position
-                attempt = 0
-                while (ino := leaf_number(entry, layer=layer, position=position, attempt=attempt)) in taken:
-                    attempt += 1
-                taken.add(ino)
-                self._inos[number] = ino
-                is_own = attempt > 0 or inode.nlink != links[inode.layer][inode.position]
-            if is_own:
-                self.own.append(number)
-                self._nodes[number] = len(self.own)
-            else:
-                self._nodes[number] = (inode.layer + 1) << _OWNER_SHIFT | inode.position
+                self._nodes[number] = (inode.layer + 1) << _OWNER_SHIFT | position
         # Children have higher numbers than their directory, so backwards they all have theirs already.
         for number in sorted(paths, reverse=True):
             children = [child(dirent.name, self._inos[dirent.inode]) for dirent in tree.dirents(number)]
@@ -144,6 +159,10 @@ class _Numbered:
                 attempt += 1
             taken.add(ino)
             self._inos[number] = ino
+
+    def _add(self, number: InodeNumber, parent: int) -> int:
+        self.own.append((number, parent))
+        return len(self.own)
 
     def made(self, number: InodeNumber) -> bytes:
         """Return the packed attributes of inode *number*."""
@@ -161,7 +180,7 @@ class _Numbered:
             records.append(
                 record(
                     dirent.name,
-                    self._nodes[number],
+                    self._climbing.get((directory, dirent.name)) or self._nodes[number],
                     self.made(number),
                     cookie=cookie,
                     ino=self._inos[number],
@@ -197,8 +216,8 @@ class TreeFile:
         raw = self._read(_ROW_BYTES, self._rows_at + (index - 1) * _ROW_BYTES) if 0 < index <= self.rows else b""
         if len(raw) < _ROW_BYTES or crc32(raw[:-4]).to_bytes(4, "little") != raw[-4:]:
             raise TreeDamaged(f"row {index} is not what was written")
-        layer, position, at, length, records, crc, _ = _ROW.unpack_from(raw, ATTRIBUTES.size)
-        return Row(unpacked(raw), None if layer == _NO_LAYER else layer, position, at, length, records, crc)
+        layer, *rest, _ = _ROW.unpack_from(raw, ATTRIBUTES.size)
+        return Row(unpacked(raw), None if layer == _NO_LAYER else layer, *rest)
 
     def listing(self, index: int) -> Listing:
         """Return the listing of directory *index*, not bound yet, which the caller owns.

@@ -9,6 +9,7 @@ On disk, below the store::
     layers/<algorithm>/<hex>.tar       a layer's uncompressed tar, named by diff_id
     layers/<algorithm>/<hex>.index     its changeset, derived from the tar (may be rebuilt at any time)
     trees/<algorithm>/<hex>.tree       the union of a stack of layers, named by ChainID (may be rebuilt at any time)
+    trees/<algorithm>/<hex>.layer      the tree of a layer by itself, named by diff_id, made when somebody looks at it
     ingest/<random>                    being written; an flock is held while its writer lives
 
 Commit order: write, fsync the file, rename, fsync the folder.  A layer's index is committed before its tar, so a tar
@@ -28,8 +29,8 @@ from typing import Self
 from imagefs.errors import BlobNotFound
 from imagefs.oci.digest import ChainId, DiffId, Digest
 
-_CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index|\.tree)?")
-_SUFFIXES: dict[str, set[str | None]] = {"blobs": {None}, "layers": {".tar", ".index"}, "trees": {".tree"}}
+_CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index|\.tree|\.layer)?")
+_SUFFIXES: dict[str, set[str | None]] = {"blobs": {None}, "layers": {".tar", ".index"}, "trees": {".tree", ".layer"}}
 
 
 def fsync_directory(path: Path) -> None:
@@ -207,6 +208,13 @@ class Content:
     def replace_tree(self, chain_id: ChainId, pieces: Iterable[bytes]) -> None:
         """Put the tree that *pieces* make in place of a missing, damaged or older one."""
         self._replace(self.tree_path(chain_id), pieces)
+
+    def lone_tree_path(self, diff_id: DiffId) -> Path:
+        return self._root / "trees" / diff_id.algorithm / f"{diff_id.hex}.layer"
+
+    def replace_lone_tree(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:
+        """Put the tree that *pieces* make for layer *diff_id* by itself in place of a missing or damaged one."""
+        self._replace(self.lone_tree_path(diff_id), pieces)
 
     def _replace(self, path: Path, pieces: Iterable[bytes]) -> None:
         with Ingest(self.ingest_folder) as file:

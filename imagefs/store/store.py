@@ -100,6 +100,14 @@ class Store:
         """Return where the tree of the stack *chain_id* is, or would be."""
         return self._content.tree_path(chain_id)
 
+    def lone_tree_path(self, diff_id: DiffId) -> Path:
+        """Return where the tree of layer *diff_id* by itself is, or would be."""
+        return self._content.lone_tree_path(diff_id)
+
+    def document_path(self, digest: Digest) -> Path:
+        """Return where the manifest or config *digest* is, or would be."""
+        return self._content.blob_path(digest)
+
     def layer_index(self, diff_id: DiffId) -> bytes:
         """Return the layer's stored index, b"" where there is none."""
         return self._content.index(diff_id)
@@ -136,6 +144,10 @@ class Store:
         The tree of a stack that no image has is swept like a layer that no image has.
         """
         self._content.replace_tree(chain_id, pieces)
+
+    def replace_lone_tree(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:
+        """Keep the tree that *pieces* make for layer *diff_id* by itself, as `replace_tree` does."""
+        self._content.replace_lone_tree(diff_id, pieces)
 
     def add_image(self, *, manifest: Manifest, config: bytes, references: Sequence[Reference]) -> Image:
         """Make an image visible, all of whose layers are committed; to be used inside `writing`.

@@ -7,7 +7,7 @@ import threading
 import time
 
 from imagefs.store.store import Store
-from imagefs.view.namespace import Directory, ImageRoot, Symlink, namespace
+from imagefs.view.namespace import Directory, Found, namespace
 
 REFRESH_S = 0.2
 """How old the names may be: with the kernel's own caching a change shows within a second."""
@@ -46,9 +46,9 @@ class LiveNames:
             return self._names
 
 
-def walk(names: Directory, path: bytes) -> Directory | ImageRoot | Symlink | None:
+def walk(names: Directory, path: bytes) -> Found | None:
     """Return what *path* leads to in *names*, None where that is nothing."""
-    found: Directory | ImageRoot | Symlink | None = names
+    found: Found | None = names
     for name in path.split(b"/") if path else ():
         found = found.resolve(name) if isinstance(found, Directory) else None
     return found

@@ -10,8 +10,9 @@ makes a new `Namespace`.
 * ``alpine:3.20`` resolves, unlisted, as a symlink to ``alpine/3.20``.
 * Where a tag and the beginning of a deeper repository have one name (``foo:bar`` and ``foo/bar:baz``), the tag wins;
   the image behind it is reachable by ID.
-* ``.imagefs/images/<id>`` is every image by its ID (also ``sha256:<id>`` or a unique beginning of at least 12 digits).
-  ``.imagefs`` resolves but is not listed.
+* ``.imagefs/images/<id>`` is every image by its ID (also ``sha256:<id>`` or a unique beginning of at least 12 digits),
+  ``.imagefs/layers/<diff_id>`` every layer by itself, named alike, and ``.imagefs/meta/<repo>/<tag>/`` has the manifest
+  and the config of each tag, byte for byte.  ``.imagefs`` resolves but is not listed.
 
 No tag begins with ``.`` or ``@`` and no path component of a repository does, so the control names cannot collide.
 """
@@ -20,11 +21,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.reference import Reference
 from imagefs.store.catalog import Image
 
 CONTROL = b".imagefs"
-_ID = re.compile(rb"(?:sha256:)?(?P<hex>[0-9a-f]{12,64})")
+_ID = re.compile(rb"(?:sha256:)?(?P<hex>[0-9a-f]{12,128})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,21 @@ class ImageRoot:
     """Where an image's own tree begins."""
 
     image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRoot:
+    """Where the tree of one layer by itself begins."""
+
+    diff_id: DiffId
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file: the manifest or config *digest*; *mtime_ns* is when the image was created."""
+
+    digest: Digest
+    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +62,11 @@ class Symlink:
 class Directory:
     """A directory of names.  *listed* is what readdir shows; *unlisted* resolves all the same."""
 
-    listed: Mapping[bytes, "Directory | ImageRoot"] = field(default_factory=dict)
-    unlisted: Mapping[bytes, "Directory | ImageRoot"] = field(default_factory=dict)
+    listed: Mapping[bytes, "Directory | Leaf"] = field(default_factory=dict)
+    unlisted: Mapping[bytes, "Directory | Leaf"] = field(default_factory=dict)
     by_id: bool = False
 
-    def resolve(self, name: bytes) -> "Directory | ImageRoot | Symlink | None":
+    def resolve(self, name: bytes) -> "Found | None":
         """Return what *name* is in this directory, None where it is nothing."""
         found = self.listed.get(name) or self.unlisted.get(name)
         if found is not None:
@@ -66,12 +83,17 @@ class Directory:
         return None
 
 
+Leaf = ImageRoot | LayerRoot | Document
+Found = Directory | Leaf | Symlink
+"""What a name may be."""
+
+
 @dataclass(slots=True)
 class _Growing:
     """A directory being filled."""
 
-    listed: "dict[bytes, _Growing | ImageRoot]" = field(default_factory=dict)
-    unlisted: "dict[bytes, ImageRoot]" = field(default_factory=dict)
+    listed: "dict[bytes, _Growing | Leaf]" = field(default_factory=dict)
+    unlisted: "dict[bytes, Leaf]" = field(default_factory=dict)
 
     def frozen(self) -> Directory:
         listed = {
@@ -91,41 +113,54 @@ def tag_path(reference: Reference) -> bytes:
 def namespace(images: Iterable[Image]) -> Directory:
     """Return the root directory of a mounted store that holds *images*."""
     images = tuple(images)
-    root = _Growing()
+    root, meta = _Growing(), _Growing()
     # Tags first, shorter repositories before deeper ones: a tag is then in its place before a repository wants it.
     tags = sorted(
         ((tag_path(tag), image) for image in images for tag in image.tags), key=lambda item: item[0].count(b"/")
     )
     for path, image in tags:
-        _put(root, path, image, listed=True)
+        _put(root, path, ImageRoot(image), listed=True)
+        _put_documents(meta, path, image)
     for image in images:
         tagged = {tag.name for tag in image.tags}
         for digest in image.digests:
-            _put(root, tag_path(digest), image, listed=digest.name not in tagged)
-    by_id = Directory(listed={image.id.hex.encode(): ImageRoot(image) for image in images}, by_id=True)
-    frozen = root.frozen()
-    return Directory(listed=frozen.listed, unlisted={CONTROL: Directory(listed={b"images": by_id})})
+            path = tag_path(digest)
+            _put(root, path, ImageRoot(image), listed=digest.name not in tagged)
+            _put_documents(meta, path, image)
+    by_id = Directory(
+        listed={image.id.hex.encode(): ImageRoot(image) for image in sorted(images, key=lambda image: image.id)},
+        by_id=True,
+    )
+    diff_ids = {diff_id for image in images for diff_id in image.diff_ids}
+    layers = Directory(listed={diff_id.hex.encode(): LayerRoot(diff_id) for diff_id in sorted(diff_ids)}, by_id=True)
+    control = Directory(listed={b"images": by_id, b"layers": layers, b"meta": meta.frozen()})
+    return Directory(listed=root.frozen().listed, unlisted={CONTROL: control})
 
 
-def _put(root: _Growing, path: bytes, image: Image, *, listed: bool) -> None:
+def _put_documents(meta: _Growing, path: bytes, image: Image) -> None:
+    for name, digest in ((b"manifest.json", image.manifest_digest), (b"config.json", image.id)):
+        _put(meta, path + b"/" + name, Document(digest, image.created_ns or 0), listed=True)
+
+
+def _put(root: _Growing, path: bytes, what: Leaf, *, listed: bool) -> None:
     *folders, leaf = path.split(b"/")
     directory = root
     for name in folders:
         child = directory.listed.setdefault(name, _Growing())
-        if isinstance(child, ImageRoot):
+        if not isinstance(child, _Growing):
             return  # shadowed by a tag
         directory = child
     if listed:
-        directory.listed.setdefault(leaf, ImageRoot(image))
+        directory.listed.setdefault(leaf, what)
     else:
-        directory.unlisted[leaf] = ImageRoot(image)
+        directory.unlisted[leaf] = what
 
 
 def mount_path(root: Directory, image: Image, reference: Reference | None) -> bytes:
     """Return where below the mount *image* is, by *reference* if that name is not shadowed, else by its ID."""
     if reference is not None:
         path = tag_path(reference)
-        found: Directory | ImageRoot | Symlink | None = root
+        found: Found | None = root
         for name in path.split(b"/"):
             found = found.resolve(name) if isinstance(found, Directory) else None
         if isinstance(found, ImageRoot) and found.image.id == image.id:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from imagefs.errors import BlobNotFound, LayerDamaged, LayerIndexDamaged, TreeDamaged, describe
+from imagefs.errors import BlobNotFound, DigestMismatch, LayerDamaged, LayerIndexDamaged, TreeDamaged, describe
 from imagefs.layer import index
 from imagefs.layer.changeset import Entry
 from imagefs.layer.index import IndexFile
 from imagefs.layer.indexed import stored_changeset
-from imagefs.oci.digest import DiffId, chain_id
-from imagefs.overlay.stored import computed_tree
+from imagefs.oci.digest import DiffId, Digest
+from imagefs.overlay.stored import Stack
 from imagefs.overlay.tree_file import TreeFile
 from imagefs.store.store import Store
 from imagefs.view.kept import KeptFile, KeptFiles
@@ -38,7 +38,7 @@ class OpenFile:
     __slots__ = ("_diff_id", "_extents", "_offset", "_tar", "size")
 
     def __init__(
-        self, tar: KeptFile, diff_id: DiffId, *, size: int, offset: int, extents: Sequence[tuple[int, int]] | None
+        self, tar: KeptFile, diff_id: Digest, *, size: int, offset: int, extents: Sequence[tuple[int, int]] | None
     ) -> None:
         self._tar = tar
         self._diff_id = diff_id
@@ -111,19 +111,19 @@ class OpenedImages:
         self._store = store
         self._files = files
         self._lock = threading.RLock()
-        self._tree_paths: dict[tuple[DiffId, ...], str] = {}
+        self._tree_paths: dict[Stack, str] = {}
         self._layer_paths: dict[DiffId, tuple[str, str]] = {}
 
-    def tree_path(self, diff_ids: tuple[DiffId, ...]) -> str:
-        """Return where the tree of these layers is, or would be."""
-        path = self._tree_paths.get(diff_ids)
+    def tree_path(self, stack: Stack) -> str:
+        """Return where the tree of *stack* is, or would be."""
+        path = self._tree_paths.get(stack)
         if path is None:
-            path = self._tree_paths[diff_ids] = str(self._store.tree_path(chain_id(diff_ids)))
+            path = self._tree_paths[stack] = str(stack.path(self._store))
         return path
 
-    def has_tree(self, diff_ids: tuple[DiffId, ...]) -> bool:
-        """Return whether the tree of these layers is there and need not be made."""
-        return Path(self.tree_path(diff_ids)).exists()
+    def has_tree(self, stack: Stack) -> bool:
+        """Return whether the tree of *stack* is there and need not be made."""
+        return Path(self.tree_path(stack)).exists()
 
     def layer_paths(self, diff_id: DiffId) -> tuple[str, str]:
         """Return where the tar and the index of layer *diff_id* are, or would be."""
@@ -133,47 +133,45 @@ class OpenedImages:
             self._layer_paths[diff_id] = paths
         return paths
 
-    def in_tree(self, diff_ids: tuple[DiffId, ...], ask: Callable[[TreeFile], _Answer]) -> _Answer:
-        """Return what *ask* returns of the tree of *diff_ids*; what is found damaged is made again, once.
+    def in_tree(self, stack: Stack, ask: Callable[[TreeFile], _Answer]) -> _Answer:
+        """Return what *ask* returns of the tree of *stack*; what is found damaged is made again, once.
 
         Raises: BlobNotFound, InvalidLayer; whatever *ask* raises.
         """
-        path = self.tree_path(diff_ids)
+        path = self.tree_path(stack)
         try:
             file = self._files.get(path)
             if file.reader is None:
-                file.reader = self._entered(file, diff_ids)
+                file.reader = self._entered(file, stack)
             return ask(file.reader)
         except FileNotFoundError:
             pass
         except TreeDamaged as error:
             _log.warning("%s: %s", path, describe(error))
         with self._lock:
-            file = self._tree_again(path, diff_ids)
-            file.reader = self._entered(file, diff_ids)
+            file = self._tree_again(path, stack)
+            file.reader = self._entered(file, stack)
         return ask(file.reader)
 
-    def _entered(self, file: KeptFile, diff_ids: tuple[DiffId, ...]) -> TreeFile:
+    def _entered(self, file: KeptFile, stack: Stack) -> TreeFile:
         tree = TreeFile(file.read, file.size())
-        if tree.layers != len(diff_ids):
-            raise TreeDamaged(f"it is of {tree.layers} layers, not of {len(diff_ids)}")
-        for diff_id in diff_ids:
+        if tree.layers != len(stack.diff_ids):
+            raise TreeDamaged(f"it is of {tree.layers} layers, not of {len(stack.diff_ids)}")
+        for diff_id in stack.diff_ids:
             for path in self.layer_paths(diff_id):
                 with contextlib.suppress(FileNotFoundError):  # told to who reads from it
                     self._files.get(path)
         return tree
 
-    def _tree_again(self, path: str, diff_ids: tuple[DiffId, ...]) -> KeptFile:
+    def _tree_again(self, path: str, stack: Stack) -> KeptFile:
         self._files.drop(path)
-        pieces = computed_tree(self._store, diff_ids)
         if not self._store.read_only:
             try:
-                self._store.replace_tree(chain_id(diff_ids), pieces)
+                stack.keep(self._store)
                 return self._files.get(path)
             except OSError as error:
                 _log.warning("%s cannot be kept: %s", path, describe(error))
-                pieces = computed_tree(self._store, diff_ids)
-        return self._files.put(path, b"".join(pieces))
+        return self._files.put(path, b"".join(stack.computed(self._store)))
 
     def in_index(self, diff_id: DiffId, ask: Callable[[IndexFile], _Answer]) -> _Answer:
         """Return what *ask* returns of the index of layer *diff_id*; what is found damaged is made again, once.
@@ -198,6 +196,22 @@ class OpenedImages:
             file.reader = IndexFile(file.read)
         return ask(file.reader)
 
+    def document(self, digest: Digest) -> OpenFile:
+        """Return the manifest or config *digest*, open for reading, what it holds being what it should.
+
+        Raises: BlobNotFound, DigestMismatch.
+        """
+        path = str(self._store.document_path(digest))
+        try:
+            file = self._files.get(path)
+        except FileNotFoundError:
+            raise BlobNotFound("document", str(digest)) from None
+        size = file.size()
+        actual = Digest.of(file.read(size, 0), digest.algorithm)
+        if actual != digest:
+            raise DigestMismatch("document", str(digest), str(actual))
+        return OpenFile(file, digest, size=size, offset=0, extents=None)
+
     def entry(self, diff_id: DiffId, position: int) -> tuple[Entry, int]:
         """Return the entry at *position* of layer *diff_id*, and how many names the layer gives it.
 
@@ -216,6 +230,13 @@ class OpenedImages:
         except FileNotFoundError:
             raise BlobNotFound("layer", str(diff_id)) from None
         return OpenLayer(diff_id, tar, index_file)
+
+    def open_marker(self, diff_id: DiffId) -> OpenFile:
+        """Return the content of a whiteout of layer *diff_id*: there is none.
+
+        Raises: BlobNotFound, InvalidLayer.
+        """
+        return OpenFile(self.layer(diff_id).tar, diff_id, size=0, offset=0, extents=None)
 
     def open(self, diff_id: DiffId, position: int) -> OpenFile:
         """Return the regular file at *position* of layer *diff_id*, which has content of its own.

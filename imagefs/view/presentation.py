@@ -14,16 +14,18 @@ class Presentation:
     """Owners and permissions to show in place of the image's own, as the mount options of the same names ask.
 
     None leaves the image's own; *umask* holds permission bits to take away from everything but symlinks, whose
-    permissions mean nothing and are always shown as 0777.
+    permissions mean nothing and are always shown as 0777.  With *rewrites_symlinks*, symlinks lead where they would
+    with the image as root directory (see `symlinks`).
     """
 
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
+    rewrites_symlinks: bool = False
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether everything is shown as it is."""
+        """Whether all attributes but a symlink's size are shown as they are."""
         return self.uid is None and self.gid is None and self.umask is None
 
     def apply(self, attributes: Attributes) -> Attributes:

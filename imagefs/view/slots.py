@@ -4,7 +4,8 @@ Receives paths, images and layers as they are first met; hands on small numbers:
 kernel remembers node ids longer than a serving process may live, so every number given is noted in a journal, and
 whoever takes over reads the journal first.  Knows neither store nor kernel.
 
-Slot 0 holds the names outside of images.  A slot above is one image at one path, or one layer wherever it is used.
+Slot 0 holds the names outside of images.  A slot above is one tree at one path, one layer wherever it is used, or one
+document.
 """
 
 import json
@@ -13,15 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagefs.oci.digest import DiffId, Digest
+from imagefs.overlay.stored import Stack
+from imagefs.view.namespace import Document
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One image at one path; *diff_ids* are its layers, base first, known here also when the store forgets it."""
+    """One image, or layer by itself, at one path; *stack* is known here also when the store forgets it."""
 
     path: bytes
-    image: Digest
-    diff_ids: tuple[DiffId, ...]
+    digest: Digest
+    """The image's ID or the layer's diff_id."""
+    stack: Stack
+
+
+Owner = Binding | DiffId | Document
+"""What has a slot above 0."""
 
 
 class Slots:
@@ -32,8 +40,8 @@ class Slots:
         self._note: Callable[[str], None] | None = None
         self._paths: list[bytes] = []
         self._path_numbers: dict[bytes, int] = {}
-        self._slots: list[Binding | DiffId | None] = [None]
-        self._numbers: dict[tuple[bytes, Digest] | DiffId, int] = {}
+        self._slots: list[Owner | None] = [None]
+        self._numbers: dict[tuple[bytes, Digest] | DiffId | Document, int] = {}
         self.name(b"")
         for line in journal:
             self.add(line)
@@ -56,14 +64,22 @@ class Slots:
         """Return the path that `name` gave *number* to."""
         return self._paths[number - 1]
 
-    def binding(self, path: bytes, image: Digest, diff_ids: tuple[DiffId, ...]) -> int:
-        """Return the slot of *image*, which has these layers, at *path*."""
-        slot = self._numbers.get((path, image))
+    def binding(self, path: bytes, digest: Digest, stack: Stack) -> int:
+        """Return the slot of the image or layer *digest*, which consists of *stack*, at *path*."""
+        slot = self._numbers.get((path, digest))
         if slot is None:
-            self._write(
-                {"at": path.decode("latin-1"), "image": str(image), "layers": [str(diff_id) for diff_id in diff_ids]}
-            )
-            slot = self._new((path, image), Binding(path, image, diff_ids))
+            layers = [str(diff_id) for diff_id in stack.diff_ids]
+            said = {"at": path.decode("latin-1"), "digest": str(digest), "layers": layers, "alone": stack.alone}
+            self._write(said)
+            slot = self._new((path, digest), Binding(path, digest, stack))
+        return slot
+
+    def document(self, document: Document) -> int:
+        """Return the slot of *document*."""
+        slot = self._numbers.get(document)
+        if slot is None:
+            self._write({"document": str(document.digest), "mtime_ns": document.mtime_ns})
+            slot = self._new(document, document)
         return slot
 
     def layer(self, diff_id: DiffId) -> int:
@@ -74,7 +90,7 @@ class Slots:
             slot = self._new(diff_id, diff_id)
         return slot
 
-    def what(self, slot: int) -> Binding | DiffId:
+    def what(self, slot: int) -> Owner:
         """Return what has *slot*, which is above 0.
 
         Raises: IndexError, if nothing has.
@@ -84,10 +100,14 @@ class Slots:
         return found
 
     def bindings(self) -> list[tuple[int, Binding]]:
-        """Return all images at paths with their slots."""
+        """Return all trees at paths with their slots."""
         return [(slot, found) for slot, found in enumerate(self._slots) if isinstance(found, Binding)]
 
-    def _new(self, key: tuple[bytes, Digest] | DiffId, found: Binding | DiffId) -> int:
+    def documents(self) -> list[tuple[int, Document]]:
+        """Return all documents with their slots."""
+        return [(slot, found) for slot, found in enumerate(self._slots) if isinstance(found, Document)]
+
+    def _new(self, key: tuple[bytes, Digest] | DiffId | Document, found: Owner) -> int:
         # The journal's line is there first: a number that was given to the kernel is never given again.
         self._slots.append(found)
         self._numbers[key] = slot = len(self._slots) - 1
@@ -102,6 +122,8 @@ class Slots:
             self.name(said["name"].encode("latin-1"))
         elif "layer" in said:
             self.layer(DiffId(Digest.parse(said["layer"])))
+        elif "document" in said:
+            self.document(Document(Digest.parse(said["document"]), said["mtime_ns"]))
         else:
             layers = tuple(DiffId(Digest.parse(diff_id)) for diff_id in said["layers"])
-            self.binding(said["at"].encode("latin-1"), Digest.parse(said["image"]), layers)
+            self.binding(said["at"].encode("latin-1"), Digest.parse(said["digest"]), Stack(layers, said["alone"]))

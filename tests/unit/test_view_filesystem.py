@@ -14,7 +14,7 @@ from imagefs.oci.digest import chain_id
 from imagefs.overlay.record import ENTRY, unpacked
 from imagefs.store.removal import remove
 from imagefs.store.store import Store
-from imagefs.view import filesystem as module
+from imagefs.view import inside as module
 from imagefs.view import live_names
 from imagefs.view.attributes import ROOT, NodeId
 from imagefs.view.filesystem import Filesystem, Shown
@@ -227,7 +227,9 @@ def test_listings_not_used_for_long_are_dropped_and_made_again(store: Store, mon
     for _ in range(2):
         for number in range(4):
             assert view.getattr(walk(view, f"image/{number}/file{number}")).size == number
-    assert view._listed_bytes == sum(len(listing.records) for listing in view._listings.values()) <= 1500
+    assert (
+        view._inside._listed_bytes == sum(len(listing.records) for listing in view._inside._listings.values()) <= 1500
+    )
     view.close()
 
 

@@ -3,7 +3,7 @@
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.reference import Reference
 from imagefs.store.catalog import Image
-from imagefs.view.namespace import Directory, ImageRoot, Symlink, mount_path, namespace
+from imagefs.view.namespace import Directory, Found, ImageRoot, Symlink, mount_path, namespace
 
 HEX = "d" * 64
 
@@ -25,8 +25,8 @@ def image(number: int, *names: str) -> Image:
     )
 
 
-def at(root: Directory, path: str) -> Directory | ImageRoot | Symlink | None:
-    found: Directory | ImageRoot | Symlink | None = root
+def at(root: Directory, path: str) -> Found | None:
+    found: Found | None = root
     for name in path.encode().split(b"/"):
         found = found.resolve(name) if isinstance(found, Directory) else None
     return found

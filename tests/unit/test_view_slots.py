@@ -3,6 +3,7 @@
 import pytest
 
 from imagefs.oci.digest import DiffId, Digest
+from imagefs.overlay.stored import Stack
 from imagefs.view.slots import Binding, Slots
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
@@ -15,19 +16,19 @@ def test_a_successor_gives_the_same_numbers_and_goes_on_after_them() -> None:
     given = [
         first.name(b""),
         first.name(b"app"),
-        first.binding(b"app/1", ONE, LAYERS),
+        first.binding(b"app/1", ONE, Stack(LAYERS)),
         first.layer(LAYERS[1]),
         first.name(b"odd\xff\n"),
         first.layer(LAYERS[0]),
-        first.binding(b"app/1", TWO, LAYERS[:1]),
+        first.binding(b"app/1", TWO, Stack(LAYERS[:1])),
     ]
     assert given == [1, 2, 1, 2, 3, 3, 4]
     told = len(journal)
     second = Slots(list(journal), journal.append)
-    assert second.binding(b"app/1", TWO, LAYERS[:1]) == 4
+    assert second.binding(b"app/1", TWO, Stack(LAYERS[:1])) == 4
     assert second.layer(LAYERS[1]) == 2
     assert second.path(3) == b"odd\xff\n"
-    assert second.what(1) == Binding(b"app/1", ONE, LAYERS)
+    assert second.what(1) == Binding(b"app/1", ONE, Stack(LAYERS))
     assert second.what(3) == LAYERS[0]
     assert len(journal) == told, "what is known is not noted again"
     assert second.name(b"new") == 4
