@@ -345,6 +345,22 @@ class ImageNotFound(StoreError):
         return f"no such image: {printable(self.reference)}" + (f"; {self.hint}" if self.hint else "")
 
 
+class PathNotFound(StoreError):
+    """The image *reference* has nothing at *path*."""
+
+    errno = errno.ENOENT
+
+    def __init__(self, path: bytes, reference: str, hint: str = "") -> None:
+        super().__init__(path, reference, hint)
+        self.path = path
+        self.reference = reference
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"no such file or directory in {printable(self.reference)}: /{printable(self.path)}"
+        return text + (f"; {self.hint}" if self.hint else "")
+
+
 class ImageInUse(StoreError):
     """*reference* cannot be removed without force, because of *reason*."""
 

@@ -20,7 +20,8 @@ ALLOWED = {
     "transfer": {"oci", "registry", "store", "layer"},
     "view": {"oci", "store", "layer", "overlay"},
     "mount": {"oci", "store", "overlay", "view"},
-    "cli": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "mount", ""},
+    "diff": {"oci", "store", "layer", "overlay", "view"},
+    "cli": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "mount", "diff", ""},
     "": set(),
     "__main__": {"cli"},
 }

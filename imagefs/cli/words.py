@@ -1,4 +1,4 @@
-"""Sizes, ages and columns as docker prints them, which scripts and eyes are used to.  Pure."""
+"""Sizes, ages, columns and paths in the words that scripts and eyes are used to, docker's and git's.  Pure."""
 
 from collections.abc import Sequence
 
@@ -18,6 +18,11 @@ def size(count: int) -> str:
     digits = f"{value:.3g}"
     # %.3g writes 1e+03 for a value that rounds up to a thousand; %g of that is what Go's %.4g-with-3 gives too.
     return f"{float(digits):g}{_SIZE_UNITS[unit]}"
+
+
+def signed_size(count: int) -> str:
+    """Return a growth of *count* bytes, which may be negative, like `size`: ``+1.09kB``, ``-3B``, ``0B``."""
+    return size(count) if count == 0 else f"{'+' if count > 0 else '-'}{size(abs(count))}"
 
 
 def age(seconds: int) -> str:
@@ -42,6 +47,28 @@ def age(seconds: int) -> str:
         if hours < limit:
             return f"{hours // unit_hours} {word}"
     return f"{hours // 24 // 365} years"
+
+
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\a": "\\a", '"': '\\"', "\\": "\\\\"}
+
+
+def path_text(path: bytes) -> str:
+    """Return *path*, from the root of an image, so that a line or a terminal can hold it.
+
+    As git does: where there is anything but printable UTF-8, in double quotes with C's escapes, else as it is.
+    """
+    text = "/" + path.decode("utf-8", "surrogateescape")
+    if text.isprintable() and not set(text) & _ESCAPES.keys():
+        return text
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What ``stat`` shows of an inode, and the number that says what a thing is.
+"""What ``stat`` shows of an inode, and the digest and the number that say what a thing is.
 
 Receives entries of layers; hands on plain values.  Pure; knows neither files nor kernels.
 """
@@ -15,6 +15,8 @@ from imagefs.oci.digest import DiffId
 
 RESERVED_NUMBERS = 1 << 32
 """Inode numbers below this are for whoever shows several images in one file system."""
+
+DIGEST_BYTES = 32
 
 # mode, uid, gid, major, minor, mtime_ns, size, lengths of path, target and what follows
 _IDENTITY = Struct("<IIIIIqQIII")
@@ -55,32 +57,45 @@ def attributes(entry: Entry, *, ino: int, nlink: int) -> Attributes:
     )
 
 
-def leaf_number(entry: Entry, *, layer: DiffId, position: int, attempt: int = 0) -> int:
-    """Return the inode number of *entry*, no directory: a 64-bit hash of its path, all its attributes and its content.
+def leaf_digest(entry: Entry, *, layer: DiffId, position: int) -> bytes:
+    """Return a digest of what *entry*, no directory, is: its path, all its attributes and its content.
 
-    Equal things have equal numbers, in whatever image and on whatever machine.  Being the entry at *position* of
-    *layer* counts only for content that has no digest.  *attempt* counts up where a number is taken already.
+    Equal things have equal digests, in whatever image and on whatever machine.  Being the entry at *position* of
+    *layer* counts only for content that has no digest.
     """
     content = entry.sha256
     if not content and stat.S_ISREG(entry.mode):
         content = f"{position}@{layer}".encode()
-    return _number(entry, entry.path, content, attempt)
+    return _digest(entry, entry.path, content)
 
 
-def directory_number(entry: Entry, path: bytes, children: Iterable[bytes], *, attempt: int = 0) -> int:
-    """Return the inode number of the directory *entry* at *path*, a hash also of its *children*.
+def directory_digest(entry: Entry, path: bytes, children: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a digest of the directory *entry* at *path* and of all in it; *children* are names and their digests.
 
-    Each child is its name and its number; equal numbers thus mean equal trees.
+    Equal digests mean equal trees, also to who makes images in order to deceive.
     """
-    return _number(entry, path, hashlib.blake2b(b"".join(children), digest_size=16).digest(), attempt)
+    hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for name, digest in children:
+        hasher.update(name + b"\0" + digest)
+    return _digest(entry, path, hasher.digest())
 
 
-def child(name: bytes, number: int) -> bytes:
-    """Return how a directory's number sees one of its children."""
-    return name + b"\0" + number.to_bytes(8, "little")
+def inode_number(digest: bytes, attempt: int = 0) -> int:
+    """Return the inode number of what has *digest*: 64 bits of it, so equal things have equal numbers.
+
+    *attempt* counts up where a number is taken already.
+    """
+    text = digest
+    while True:
+        if attempt:
+            text = hashlib.blake2b(digest + attempt.to_bytes(4, "little"), digest_size=8).digest()
+        number = int.from_bytes(text[:8], "little")
+        if number >= RESERVED_NUMBERS:
+            return number
+        attempt += 1
 
 
-def _number(entry: Entry, path: bytes, content: bytes, attempt: int) -> int:
+def _digest(entry: Entry, path: bytes, content: bytes) -> bytes:
     xattrs = b"".join(b"%d,%d,%b%b" % (len(name), len(value), name, value) for name, value in entry.xattrs)
     said = _IDENTITY.pack(
         entry.mode,
@@ -93,10 +108,4 @@ def _number(entry: Entry, path: bytes, content: bytes, attempt: int) -> int:
         len(entry.target),
         len(xattrs),
     )
-    text = b"".join((said, path, entry.target, xattrs, content))
-    while True:
-        salted = text + attempt.to_bytes(4, "little") if attempt else text
-        number = int.from_bytes(hashlib.blake2b(salted, digest_size=8).digest(), "little")
-        if number >= RESERVED_NUMBERS:
-            return number
-        attempt += 1
+    return hashlib.blake2b(b"".join((said, path, entry.target, xattrs, content)), digest_size=DIGEST_BYTES).digest()

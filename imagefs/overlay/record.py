@@ -35,6 +35,7 @@ RECORD_BYTES = ENTRY_BYTES + DIRENT.size
 """Of a record without its name."""
 
 _NODE = Struct("<Q")
+_HALVES = Struct("<II")
 _INO = Struct("<Q")
 _SIZE = Struct("<Q")
 _TYPE_AT = ENTRY_BYTES + 20
@@ -142,6 +143,15 @@ class Listing:
     def node(self, number: int) -> int:
         """Return the node id in record *number*."""
         return int(_NODE.unpack_from(self.records, self._starts[number])[0])
+
+    def owner(self, number: int) -> tuple[int, int]:
+        """Return (owner, index) of what record *number* leads to; what an owner is, changes with `bind`."""
+        index, owner = _HALVES.unpack_from(self.records, self._starts[number])
+        return owner, index
+
+    def attributes(self, number: int) -> Attributes:
+        """Return the attributes in record *number*, which is not "." or ".."."""
+        return unpacked(self.records, self._starts[number] + ENTRY.size)
 
     def ino(self, number: int) -> int:
         """Return the inode number in record *number*."""

@@ -28,8 +28,8 @@ Source: OCI image-spec, layer.md, "Applying Changesets" and "Whiteouts".
 """
 
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from imagefs.errors import InvalidLayer, printable
 from imagefs.layer.changeset import Changeset, Entry
@@ -40,7 +40,7 @@ _MAX_SYMLINKS = 255  # as umoci's path joiner; a chain this long is a loop or an
 _MAX_SYMLINK_STEPS = 10_000_000
 """Path components that all symlinks followed for one image may add up to, a second's work: ten for each of a million
 entries.  A hostile layer can make every one of its entries cost half a million."""
-_IMPLIED_DIRECTORY = Entry(
+IMPLIED_DIRECTORY = Entry(
     path=b"",
     mode=stat.S_IFDIR | 0o755,
     uid=0,
@@ -89,10 +89,30 @@ def resolve(changesets: Sequence[Changeset], *, below_is_unknown: bool = False) 
     """
     union = _Union(below_is_unknown=below_is_unknown)
     for layer, changeset in enumerate(changesets):
-        hidden_targets = union.hide(changeset)
-        for position, entry in enumerate(changeset.entries):
-            union.apply(entry, layer, position, hidden_targets)
+        union.add(changeset, layer)
     return _freeze(union.root)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a path names: the entry at *position* of layer *layer*, or IMPLIED_DIRECTORY of layer IMPLIED_LAYER."""
+
+    entry: Entry
+    layer: int
+    position: int
+
+
+def states(changesets: Iterable[Changeset], paths: Sequence[bytes]) -> Iterator[list[Named | None]]:
+    """Yield, after each of *changesets* is applied in order, what each of the clean *paths* names, None for nothing.
+
+    Symlinks among a path's parents are followed as they are then, what it names itself is not.
+
+    Raises: as `resolve`.
+    """
+    union = _Union(below_is_unknown=False)
+    for layer, changeset in enumerate(changesets):
+        union.add(changeset, layer)
+        yield [union.named(path) for path in paths]
 
 
 class _Union:
@@ -100,10 +120,24 @@ class _Union:
 
     def __init__(self, *, below_is_unknown: bool) -> None:
         self._below_is_unknown = below_is_unknown
-        self.root = _Node(_IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
+        self.root = _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
         self._steps_left = _MAX_SYMLINK_STEPS
 
-    def hide(self, changeset: Changeset) -> dict[bytes, _Node]:
+    def add(self, changeset: Changeset, layer: int) -> None:
+        """Apply *changeset*, which is layer *layer*."""
+        hidden_targets = self._hide(changeset)
+        for position, entry in enumerate(changeset.entries):
+            self._apply(entry, layer, position, hidden_targets)
+
+    def named(self, path: bytes) -> Named | None:
+        """Return what *path* names, None where that is nothing or its parents lead round in a loop."""
+        try:
+            node = self._find(path, path) if path else self.root
+        except _SymlinkLoop:
+            return None
+        return None if node is None else Named(node.entry, node.layer, node.position)
+
+    def _hide(self, changeset: Changeset) -> dict[bytes, _Node]:
         """Take away what the layer's markers hide.
 
         Returns, by path, the nodes among them that hard links of the layer name as their targets.
@@ -111,7 +145,7 @@ class _Union:
         if not changeset.whiteouts and not changeset.opaques:
             return {}
         links = [entry for entry in changeset.entries if entry.is_hardlink]
-        targets = {link.target: self._find(link.target, link) for link in links}
+        targets = {link.target: self._find(link.target, link.path) for link in links}
         # All places are found before the first is changed: a marker behind a symlink must not depend on whether
         # another marker took that symlink away.
         doomed: list[tuple[dict[bytes, _Node], bytes]] = []
@@ -128,10 +162,10 @@ class _Union:
         return {
             link.target: node
             for link in links
-            if (node := targets[link.target]) is not None and self._find(link.target, link) is None
+            if (node := targets[link.target]) is not None and self._find(link.target, link.path) is None
         }
 
-    def apply(self, entry: Entry, layer: int, position: int, hidden_targets: dict[bytes, _Node]) -> None:
+    def _apply(self, entry: Entry, layer: int, position: int, hidden_targets: dict[bytes, _Node]) -> None:
         """Put the entry at *position* of layer *layer* where it belongs."""
         folder, _, name = entry.path.rpartition(b"/")
         if not name:
@@ -140,7 +174,7 @@ class _Union:
         siblings = self._make_parents(folder, entry)
         existing = siblings.get(name)
         if entry.is_hardlink:
-            target = self._find(entry.target, entry) or hidden_targets.get(entry.target)
+            target = self._find(entry.target, entry.path) or hidden_targets.get(entry.target)
             if target is None and self._below_is_unknown:
                 symlink = replace(entry, mode=stat.S_IFLNK | 0o777, target=b"/" + entry.target, is_hardlink=False)
                 target = _Node(symlink, layer, position)
@@ -174,15 +208,18 @@ class _Union:
         for name, _ in self._walk(folder, entry.path):
             node = children.get(name)
             if node is None or node.children is None:
-                node = children[name] = _Node(_IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
+                node = children[name] = _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
             assert node.children is not None
             children = node.children
         return children
 
-    def _find(self, path: bytes, entry: Entry) -> _Node | None:
-        """Return what *path* names, its parents' symlinks followed but not its own; None where there is nothing."""
+    def _find(self, path: bytes, named: bytes) -> _Node | None:
+        """Return what *path* names, its parents' symlinks followed but not its own; None where there is nothing.
+
+        *named* is the entry that errors name.
+        """
         folder, _, name = path.rpartition(b"/")
-        found = self._walk(folder, entry.path)
+        found = self._walk(folder, named)
         parent = found[-1][1] if found else self.root
         if parent is None or parent.children is None:
             return None

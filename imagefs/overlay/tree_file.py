@@ -15,7 +15,8 @@ The layout, all numbers little-endian:
     listings     one for each directory, in the order of a walk: records (see `record`), then where each starts,
                  then, for the next listing, padding to 8 bytes
     table        for each inode of the tree's own: attributes, the layer and entry behind it, the directory it is in,
-                 where its listing is, how long it is and of how many records, CRC-32 of the listing, CRC-32 of this row
+                 where its listing is, how long it is and of how many records, CRC-32 of the listing, digest of the
+                 directory with all that is in it, CRC-32 of this row
     trailer      magic, version of this layout, of the indexes and of the rules of the union, number of layers, of
                  inodes, of rows; where the table is; CRC-32
 
@@ -34,17 +35,24 @@ from imagefs.errors import TreeDamaged
 from imagefs.layer.changeset import Changeset, link_counts
 from imagefs.layer.index import INDEX_VERSION, ReadAt
 from imagefs.oci.digest import DiffId
-from imagefs.overlay.attributes import Attributes, attributes, child, directory_number, leaf_number
+from imagefs.overlay.attributes import (
+    DIGEST_BYTES,
+    Attributes,
+    attributes,
+    directory_digest,
+    inode_number,
+    leaf_digest,
+)
 from imagefs.overlay.record import ATTRIBUTES, Listing, packed, packed_listing, record, unattributed, unpacked
 from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
 
-TREE_VERSION = 2
+TREE_VERSION = 3
 """To be counted up when this layout changes, and when `resolve` decides anything differently."""
 ROOT_INDEX = 1
 
 _MAGIC = b"imagefsT"
 _TRAILER = Struct("<8sIIIQQQI")
-_ROW = Struct("<IIIQQIII")
+_ROW = Struct(f"<IIIQQII{DIGEST_BYTES}sI")
 _ROW_BYTES = ATTRIBUTES.size + _ROW.size
 _NO_LAYER = 0xFFFFFFFF
 _OWNER_SHIFT = 32
@@ -56,7 +64,8 @@ class Row:
 
     *layer* is the place in the stack (0 is the base) of the layer whose changeset has its entry at *position*; None
     where there is no such entry.  *parent* is the index of the directory that a directory (the root: itself) or a
-    climbing symlink is in; 0 for everything else, which may be in several.
+    climbing symlink is in; 0 for everything else, which may be in several.  *digest* is that of the inode, and of all
+    that is in it.
     """
 
     attributes: Attributes
@@ -67,6 +76,7 @@ class Row:
     listing_bytes: int
     records: int
     listing_crc: int
+    digest: bytes
 
 
 def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId]) -> Iterator[bytes]:
@@ -92,6 +102,7 @@ def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffI
             len(listing),
             len(records),
             crc32(listing),
+            numbered.digest(number),
             0,
         )
         rows.append(row[:-4] + crc32(row[:-4]).to_bytes(4, "little"))
@@ -121,7 +132,8 @@ class _Numbered:
         self._inos: dict[int, int] = {}
         self.own: list[tuple[InodeNumber, int]] = []
         """The inodes that belong to the tree, and in which directory they are (see `Row`), by index less 1."""
-        taken: set[int] = set()
+        self._taken: set[int] = set()
+        self._digests: dict[int, bytes] = {}
         links = [link_counts(changeset.entries) for changeset in changesets]
         paths: dict[InodeNumber, bytes] = {ROOT_INODE: b""}
         for number in map(InodeNumber, range(1, len(tree) + 1)):
@@ -139,26 +151,32 @@ class _Numbered:
                 continue
             entry, position = inode.entry, inode.position
             layer = diff_ids[max(inode.layer, 0)]  # below 0 are markers only, which are the same wherever they are
-            attempt = 0
-            while (ino := leaf_number(entry, layer=layer, position=position, attempt=attempt)) in taken:
-                attempt += 1
-            taken.add(ino)
-            self._inos[number] = ino
+            self._digests[number] = leaf_digest(entry, layer=layer, position=position)
+            attempt = self._number(number)
             if stat.S_ISLNK(entry.mode) and climbs(entry.target):
                 continue
             if attempt or inode.layer < 0 or inode.nlink != links[inode.layer][position]:
                 self._nodes[number] = self._add(number, 0)
             else:
                 self._nodes[number] = (inode.layer + 1) << _OWNER_SHIFT | position
-        # Children have higher numbers than their directory, so backwards they all have theirs already.
+        # Children have higher numbers than their directory, so backwards they all have their digests already.
         for number in sorted(paths, reverse=True):
-            children = [child(dirent.name, self._inos[dirent.inode]) for dirent in tree.dirents(number)]
-            attempt = 0
-            entry = tree.inode(number).entry
-            while (ino := directory_number(entry, paths[number], children, attempt=attempt)) in taken:
-                attempt += 1
-            taken.add(ino)
-            self._inos[number] = ino
+            children = [(dirent.name, self._digests[dirent.inode]) for dirent in tree.dirents(number)]
+            self._digests[number] = directory_digest(tree.inode(number).entry, paths[number], children)
+            self._number(number)
+
+    def _number(self, number: InodeNumber) -> int:
+        """Give inode *number* its lasting number, and return how often that had to be another than the first."""
+        attempt = 0
+        while (ino := inode_number(self._digests[number], attempt)) in self._taken:
+            attempt += 1
+        self._taken.add(ino)
+        self._inos[number] = ino
+        return attempt
+
+    def digest(self, number: InodeNumber) -> bytes:
+        """Return the digest of inode *number*."""
+        return self._digests[number]
 
     def _add(self, number: InodeNumber, parent: int) -> int:
         self.own.append((number, parent))

@@ -17,7 +17,7 @@ from typing import TypeVar
 from imagefs.errors import BlobNotFound, LayerIndexDamaged
 from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId, Digest
-from imagefs.overlay.attributes import RESERVED_NUMBERS, Attributes, attributes, leaf_number
+from imagefs.overlay.attributes import RESERVED_NUMBERS, Attributes, attributes, inode_number, leaf_digest
 from imagefs.overlay.record import Listing
 from imagefs.overlay.stored import Stack
 from imagefs.overlay.tree_file import ROOT_INDEX, Row, TreeFile, climbs
@@ -100,7 +100,7 @@ class Inside:
             shown = self._document_attributes(found)
         else:
             entry, links = self._entry(found, index)
-            shown = attributes(entry, ino=leaf_number(entry, layer=found, position=index), nlink=links)
+            shown = attributes(entry, ino=inode_number(leaf_digest(entry, layer=found, position=index)), nlink=links)
         return self._presentation.apply(shown)
 
     def listed_number(self, node: NodeId) -> int:
@@ -179,7 +179,7 @@ class Inside:
             number = listing.find(name)
             if number is None:
                 return Seen()
-            owner, index = _split(NodeId(listing.node(number)))  # not bound: 0 is the tree, others count its layers
+            owner, index = listing.owner(number)  # not bound: 0 is the tree, others count its layers
             mode = listing.mode(number)
             if stat.S_ISDIR(mode):
                 return Seen(directory=index)
@@ -193,7 +193,7 @@ class Inside:
 
     def _resize_symlinks(self, binding: Binding, slot: int, listing: Listing) -> None:
         for number in range(2, len(listing)):
-            owner, index = _split(NodeId(listing.node(number)))
+            owner, index = listing.owner(number)
             if owner == slot and stat.S_ISLNK(listing.mode(number)):
                 listing.set_size(number, len(self._rewritten(binding, self._row(slot, index))))
 

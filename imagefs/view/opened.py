@@ -153,6 +153,14 @@ class OpenedImages:
             file.reader = self._entered(file, stack)
         return ask(file.reader)
 
+    def enter_passing(self, stack: Stack) -> None:
+        """Make the tree of *stack*, which no image in the store has, and keep it outside of the store.
+
+        Raises: BlobNotFound, InvalidLayer.
+        """
+        if not self.has_tree(stack):
+            self._files.put(self.tree_path(stack), b"".join(stack.computed(self._store)))
+
     def _entered(self, file: KeptFile, stack: Stack) -> TreeFile:
         tree = TreeFile(file.read, file.size())
         if tree.layers != len(stack.diff_ids):

@@ -3,7 +3,6 @@
 import os
 import stat
 import struct
-from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +11,7 @@ from imagefs.layer.changeset import Changeset
 from imagefs.layer.tar import scan
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay import attributes as identity
+from imagefs.overlay import tree_file
 from imagefs.overlay.attributes import Attributes
 from imagefs.overlay.record import ENTRY, FOREVER_S, Listing, packed, unpacked
 from imagefs.overlay.resolve import resolve
@@ -115,8 +115,10 @@ def test_numbers_say_what_a_thing_is() -> None:
 
 
 def test_numbers_that_collide_are_told_apart_always_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    real: Callable[..., int] = identity._number
-    monkeypatch.setattr(identity, "_number", lambda *args: real(*args) % 7 + (1 << 40) + args[3] * 100)
+    def few(digest: bytes, attempt: int = 0) -> int:
+        return identity.inode_number(digest, attempt) % 7 + (1 << 40) + attempt * 100
+
+    monkeypatch.setattr(tree_file, "inode_number", few)
     raw = encoded(LOWER, UPPER)
     numbers = [a.ino for path, (a, _) in shown(raw).items() if path not in (b"twin again", b"d/late link")]
     assert len(set(numbers)) == len(numbers)
