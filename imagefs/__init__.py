@@ -15,6 +15,7 @@ The architecture on one page.  Data flows one way::
 * `overlay` defines the union of changesets declaratively, computes it as a `Tree`, and keeps that as a file that is
   served by copying bytes.
 * `view` answers what a kernel may ask of a mounted store, by inode; it knows no FUSE.
+* `diff` says what makes two images differ and which layer made a file what it is, from trees and indexes alone.
 * `mount` puts a view under a mount point and keeps it there, with one of two drivers: `kernel` speaks the FUSE protocol
   on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.  For the
   kernel driver a `holder` keeps the mount, and one child of it after the other serves it.
@@ -38,7 +39,8 @@ Decisions worth knowing before changing anything:
   made different, which image at which path and which inode of its tree.  It means the same content for ever, so the
   kernel may believe for ever what it is told inside an image; only names of images change.  Files of a shared layer
   are one node, with one page cache, in all images.
-* An inode number is a hash of what the thing is, so equal things have equal numbers everywhere.
+* An inode number is 64 bits of a digest of what the thing is, so equal things have equal numbers everywhere.  Who must
+  not be deceived, as `diff`, goes by whole digests, which trees hold of each directory with all that is in it.
 * Whoever serves may die at any moment.  What its successor must know is with the holder before the kernel hears of it:
   slots given, files kept open.  What can be asked of the kernel instead is not remembered at all.
 * Errors are one tree (`errors`), which knows errno and exit status; one function turns them into each.

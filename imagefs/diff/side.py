@@ -17,7 +17,7 @@ from imagefs.overlay.attributes import Attributes
 from imagefs.overlay.record import Listing
 from imagefs.overlay.resolve import IMPLIED_DIRECTORY
 from imagefs.overlay.stored import Stack
-from imagefs.overlay.tree_file import ROOT_INDEX, Row
+from imagefs.overlay.tree_file import ROOT_INDEX
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
 from imagefs.view.opened import OpenedImages, OpenFile
@@ -57,14 +57,15 @@ class Side:
     def __init__(self, images: OpenedImages, stack: Stack) -> None:
         self._images = images
         self.stack = stack
+        self._counterparts: tuple[Side, dict[int, int]] | None = None
 
     def root(self) -> Thing:
         """Return the root directory."""
         return self._of_row(ROOT_INDEX)
 
-    def row(self, index: int) -> Row:
-        """Return row *index* of the tree."""
-        return self._images.in_tree(self.stack, lambda tree: tree.row(index))
+    def digest(self, index: int) -> bytes:
+        """Return the digest of what has row *index* of the tree, and of all that is in it."""
+        return self._images.in_tree(self.stack, lambda tree: tree.digest(index))
 
     def listing(self, directory: Thing) -> Listing:
         """Return the records of *directory*."""
@@ -77,8 +78,16 @@ class Side:
             return self._of_row(index)
         return Thing(listing.attributes(number), Place(self.stack.diff_ids[owner - 1], index), 0)
 
+    def counterparts(self, other: "Side") -> dict[int, int]:
+        """Return, by owner in a listing of *other*, what owner the same layer is in one of this side."""
+        if self._counterparts is None or self._counterparts[0] is not other:
+            places = {diff_id: owner for owner, diff_id in enumerate(self.stack.diff_ids, 1)}
+            same = {owner: places[id_] for owner, id_ in enumerate(other.stack.diff_ids, 1) if id_ in places}
+            self._counterparts = other, same
+        return self._counterparts[1]
+
     def _of_row(self, index: int) -> Thing:
-        row = self.row(index)
+        row = self._images.in_tree(self.stack, lambda tree: tree.row(index))
         place = None if row.layer is None else Place(self.stack.diff_ids[row.layer], row.position)
         return Thing(row.attributes, place, index)
 

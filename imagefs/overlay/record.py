@@ -97,7 +97,7 @@ def unattributed(name: bytes, ino: int, mode: int, *, cookie: int) -> bytes:
 class Listing:
     """One directory's records: "." and ".." first, then the others in byte order of their names.
 
-    Immutable once `bind` and `set_size` were called; then thread-safe.
+    Immutable once `bind`, `set_ino` and `set_size` were called; then thread-safe.
     """
 
     __slots__ = ("_starts", "records")
@@ -144,6 +144,18 @@ class Listing:
         """Return the node id in record *number*."""
         return int(_NODE.unpack_from(self.records, self._starts[number])[0])
 
+    def nodes(self) -> dict[bytes, tuple[int, int, int]]:
+        """Return by name, in byte order, owner, index and number of each record but those of "." and ".."."""
+        records, found = self.records, {}
+        halves_of, length_of = _HALVES.unpack_from, _WORD.unpack_from
+        for number in range(2, len(self)):
+            at = self._starts[number]
+            name_at = at + RECORD_BYTES
+            (length,) = length_of(records, at + _NAME_LENGTH_AT)
+            index, owner = halves_of(records, at)
+            found[bytes(records[name_at : name_at + length])] = owner, index, number
+        return found
+
     def owner(self, number: int) -> tuple[int, int]:
         """Return (owner, index) of what record *number* leads to; what an owner is, changes with `bind`."""
         index, owner = _HALVES.unpack_from(self.records, self._starts[number])
@@ -166,6 +178,10 @@ class Listing:
     def size(self, number: int) -> int:
         """Return st_size of what record *number* leads to."""
         return int(_SIZE.unpack_from(self.records, self._starts[number] + ENTRY.size + 8)[0])
+
+    def set_ino(self, number: int, ino: int) -> None:
+        """Put *ino* in place of the inode number that record *number*, "." or "..", says; as `set_size`."""
+        _INO.pack_into(self.records, self._starts[number] + ENTRY_BYTES, ino)
 
     def set_size(self, number: int, size: int) -> None:
         """Put *size* in place of st_size of what record *number* leads to; only before others see the listing."""

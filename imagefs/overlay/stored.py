@@ -23,6 +23,10 @@ class Stack:
     diff_ids: tuple[DiffId, ...]
     alone: bool = False
 
+    def __hash__(self) -> int:
+        # Asked for at every look at a tree; the text remembers its own.
+        return hash(self.diff_ids[-1].hex) if self.diff_ids else 0
+
     def path(self, store: Store) -> Path:
         """Return where in *store* the tree is, or would be."""
         return store.lone_tree_path(self.diff_ids[0]) if self.alone else store.tree_path(chain_id(self.diff_ids))

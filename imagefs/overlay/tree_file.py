@@ -231,11 +231,19 @@ class TreeFile:
 
     def row(self, index: int) -> Row:
         """Return inode *index* of the tree's own, from 1."""
+        raw = self._raw_row(index)
+        layer, *rest, _ = _ROW.unpack_from(raw, ATTRIBUTES.size)
+        return Row(unpacked(raw), None if layer == _NO_LAYER else layer, *rest)
+
+    def digest(self, index: int) -> bytes:
+        """Return the digest in row *index*."""
+        return self._raw_row(index)[-DIGEST_BYTES - 4 : -4]
+
+    def _raw_row(self, index: int) -> bytes:
         raw = self._read(_ROW_BYTES, self._rows_at + (index - 1) * _ROW_BYTES) if 0 < index <= self.rows else b""
         if len(raw) < _ROW_BYTES or crc32(raw[:-4]).to_bytes(4, "little") != raw[-4:]:
             raise TreeDamaged(f"row {index} is not what was written")
-        layer, *rest, _ = _ROW.unpack_from(raw, ATTRIBUTES.size)
-        return Row(unpacked(raw), None if layer == _NO_LAYER else layer, *rest)
+        return raw
 
     def listing(self, index: int) -> Listing:
         """Return the listing of directory *index*, not bound yet, which the caller owns.

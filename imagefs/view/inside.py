@@ -17,7 +17,7 @@ from typing import TypeVar
 from imagefs.errors import BlobNotFound, LayerIndexDamaged
 from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId, Digest
-from imagefs.overlay.attributes import RESERVED_NUMBERS, Attributes, attributes, inode_number, leaf_digest
+from imagefs.overlay.attributes import RESERVED_NUMBERS, Attributes, attributes, inode_number, leaf_digest, root_number
 from imagefs.overlay.record import Listing
 from imagefs.overlay.stored import Stack
 from imagefs.overlay.tree_file import ROOT_INDEX, Row, TreeFile, climbs
@@ -94,6 +94,8 @@ class Inside:
         if isinstance(found, Binding):
             row = self._row(slot, index)
             shown = row.attributes
+            if index == ROOT_INDEX:
+                shown = replace(shown, ino=root_number(row.digest, found.path))
             if self._presentation.rewrites_symlinks and stat.S_ISLNK(shown.mode) and row.parent:
                 shown = replace(shown, size=len(self._rewritten(found, row)))
         elif isinstance(found, Document):
@@ -104,14 +106,14 @@ class Inside:
         return self._presentation.apply(shown)
 
     def listed_number(self, node: NodeId) -> int:
-        """Return a number to list *node* with: its inode number, unless knowing that would cost making a tree."""
+        """Return a number to list *node*, a root or document, with: its own, unless that would cost making a tree."""
         slot, index = _split(node)
         found = self._slots.what(slot)
         if isinstance(found, Document):
             return _document_number(found)
         if not isinstance(found, Binding) or not self._images.has_tree(found.stack):
             return node
-        return self._row(slot, index).attributes.ino
+        return root_number(self._row(slot, index).digest, found.path)
 
     def listing(self, node: NodeId) -> Listing:
         """Return the records of directory *node*.
@@ -133,6 +135,8 @@ class Inside:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         with self._lock:
             owners = [slot, *(self._slots.layer(diff_id) for diff_id in binding.stack.diff_ids)]
+        if index == ROOT_INDEX:
+            listing.set_ino(0, root_number(self._row(slot, index).digest, binding.path))
         listing.bind(owners, None if self._presentation.changes_nothing else self._presentation.apply)
         if self._presentation.rewrites_symlinks:
             self._resize_symlinks(binding, slot, listing)

@@ -89,15 +89,8 @@ def test_the_instructions_of_a_built_image_are_named(tmp_path: Path) -> None:
     for name in ("one", "two", "three"):
         (context / name).write_text(name)
     (context / "Dockerfile").write_text(FIVE)
-    buildah: list[str | Path] = [
-        "buildah",
-        "--root",
-        tmp_path / "root",
-        "--runroot",
-        tmp_path / "run",
-        "--storage-driver",
-        "vfs",
-    ]
+    buildah: list[str | Path] = ["buildah", "--root", tmp_path / "root", "--runroot", tmp_path / "run"]
+    buildah += ["--storage-driver", "vfs"]
     try:
         run([*buildah, "bud", "--isolation", "chroot", "--layers", "-t", "five:1", context])
         run([*buildah, "push", "five:1", f"oci:{tmp_path / 'layout'}:five"])

@@ -55,9 +55,16 @@ def test_every_tree_equals_what_umoci_unpacks(everything: Mounted) -> None:
 def test_diff_r_prints_the_same_as_on_unpacked_trees(everything: Mounted) -> None:
     pairs = [
         ("nasty/1", "nasty/2"),
+        ("nasty/2", "nasty/1"),
         ("alpine/3.18", "alpine/3.20"),
+        ("alpine/3.20", "alpine/3.18"),
+        ("small/base", "small/v1"),
         ("small/base", "small/v2"),
         ("small/v1", "small/v2"),
+        ("small/v2", "small/base"),
+        ("small/v2", "small/v1"),
+        ("nasty/1", "small/v2"),
+        ("small/v2", "alpine/3.20"),
     ]
     for one, other in pairs:
         if one not in everything.unpacked:

@@ -1,5 +1,6 @@
 """The tree file: what is written is read back, small pieces at a time, and nothing else is ever served."""
 
+import dataclasses
 import os
 import stat
 import struct
@@ -196,3 +197,15 @@ def test_names_are_found_in_byte_order_and_absent_ones_are_not() -> None:
     assert [listing.name(number) for number in range(2, len(listing))] == names
     for name in (b"", b".", b"..", b"500", b"0 ", b"\xfe", b"\xff\xff\xff"):
         assert listing.find(name) is None
+
+
+def test_no_number_is_given_twice_among_a_million_entries() -> None:
+    # Numbers are what is asked about, so they are made as the tree makes them, without the time to make the tree.
+    entry = scan([LOWER]).entries[1]
+    layer_id = DiffId(Digest.of(b"layer"))
+    found = set()
+    for number in range(1_000_000):
+        one = dataclasses.replace(entry, path=b"folder%d/%d" % (number % 997, number), mtime_ns=number % 3)
+        found.add(identity.inode_number(identity.leaf_digest(one, layer=layer_id, position=number)))
+    assert len(found) == 1_000_000
+    assert min(found) >= identity.RESERVED_NUMBERS
