@@ -122,9 +122,12 @@ class _Union:
         self._below_is_unknown = below_is_unknown
         self.root = _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
         self._steps_left = _MAX_SYMLINK_STEPS
+        self._folders: dict[bytes, dict[bytes, _Node]] = {}
+        """Children of folders found before, by path as written; good until something on a way to one is replaced."""
 
     def add(self, changeset: Changeset, layer: int) -> None:
         """Apply *changeset*, which is layer *layer*."""
+        self._folders.clear()
         hidden_targets = self._hide(changeset)
         for position, entry in enumerate(changeset.entries):
             self._apply(entry, layer, position, hidden_targets)
@@ -171,7 +174,9 @@ class _Union:
         if not name:
             self.root.entry, self.root.layer, self.root.position = entry, layer, position
             return
-        siblings = self._make_parents(folder, entry)
+        siblings = self._folders.get(folder)
+        if siblings is None:
+            siblings = self._folders[folder] = self._make_parents(folder, entry)
         existing = siblings.get(name)
         if entry.is_hardlink:
             target = self._find(entry.target, entry.path) or hidden_targets.get(entry.target)
@@ -186,10 +191,14 @@ class _Union:
                 raise InvalidLayer(reason, entry=entry.path)
             if entry.target == entry.path:
                 raise InvalidLayer("hard link to itself", entry=entry.path)
+            if existing is not None:
+                self._folders.clear()
             siblings[name] = target
         elif existing is not None and existing.children is not None and stat.S_ISDIR(entry.mode):
             existing.entry, existing.layer, existing.position = entry, layer, position
         else:
+            if existing is not None:
+                self._folders.clear()
             siblings[name] = _Node(entry, layer, position)
 
     def _directory_at(self, path: bytes) -> dict[bytes, _Node] | None:
@@ -208,6 +217,8 @@ class _Union:
         for name, _ in self._walk(folder, entry.path):
             node = children.get(name)
             if node is None or node.children is None:
+                if node is not None:
+                    self._folders.clear()
                 node = children[name] = _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
             assert node.children is not None
             children = node.children

@@ -37,22 +37,27 @@ def ingest_layer(
     arriving = _counted(chunks, advance)
     hasher = diff_id.hasher()
     scanner = Scanner()
+    decompress = decompressor()
     with store.new_layer() as layer:
 
-        def take(piece: bytes) -> None:
-            scanner.feed(piece)
+        def keep(piece: bytes) -> None:
+            hasher.update(piece)
             layer.write(piece)
 
+        def inflate(chunk: bytes) -> None:
+            for piece in decompress.feed(chunk):
+                proceed()
+                scanning.put(piece)
+                keeping.put(piece)
+
         try:
-            decompress = decompressor()
-            with Behind(take) as behind:
+            with Behind(scanner.feed) as scanning, Behind(keep) as keeping, Behind(inflate) as inflating:
                 for chunk in arriving:
-                    for piece in decompress.feed(chunk):
-                        proceed()
-                        behind.put(piece)
-                        hasher.update(piece)
+                    inflating.put(chunk)
+                inflating.finish()
                 decompress.finish()
-                behind.finish()
+                scanning.finish()
+                keeping.finish()
             changeset = scanner.finish()
         except InvalidLayer as error:
             # Where the blob as a whole is not what was promised, that is the reason, and the broken tar a symptom.

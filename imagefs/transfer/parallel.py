@@ -18,7 +18,7 @@ Proceed = Callable[[], None]
 """Called by a job wherever it may stop; returns, or raises where the work is no longer wanted."""
 
 _GRACE_S = 1.0
-_PIECES_BEHIND = 8
+_PIECES_BEHIND = 4
 
 
 class _NotWanted(Exception):
