@@ -70,6 +70,12 @@ class Malformed(UsageError, ValueError):
         return f"invalid {self.kind} '{printable(self.text)}': {self.reason}"
 
 
+class InvalidFilter(Malformed):
+    """No ``--filter``."""
+
+    kind = "filter"
+
+
 class InvalidReference(Malformed):
     """No image reference.  Worded as docker words it."""
 

@@ -54,6 +54,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run_ls(namespace: argparse.Namespace) -> int:
     """Print the images.  A store that does not exist yet has none."""
+    from imagefs.cli.filters import matches
     from imagefs.store import layout
     from imagefs.view.namespace import mount_path
     from imagefs.view.namespace import namespace as names_of
@@ -69,7 +70,7 @@ def run_ls(namespace: argparse.Namespace) -> int:
         rows += [
             _row(image, name, os.fsdecode(mount_path(root, image, name)), now_s)
             for name in _names(image)
-            if namespace.reference is None or (name is not None and _matches(name, namespace.reference))
+            if namespace.reference is None or (name is not None and matches(name, namespace.reference))
         ]
     if namespace.quiet:
         for row in rows[1:]:
@@ -99,16 +100,6 @@ def _row(image: "Image", name: "Reference | None", path: str, now_s: float) -> t
     created = "N/A" if not image.created_ns else f"{age(int(now_s - image.created_ns / 10**9))} ago"
     repository = name.familiar_name if name else _NONE
     return repository, (name.tag if name else None) or _NONE, image.id.short, created, size(image.size), path
-
-
-def _matches(name: "Reference", pattern: str) -> bool:
-    """Return whether docker's ``images PATTERN`` would show *name*; ``*`` and ``?`` do not match a slash."""
-    import re
-
-    expression = "".join({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)) for char in pattern)
-    tag = name.tag or _NONE
-    candidates = (name.familiar_name, f"{name.familiar_name}:{tag}", name.name, f"{name.name}:{tag}", name.familiar)
-    return any(re.fullmatch(expression, candidate) for candidate in candidates)
 
 
 def run_inspect(namespace: argparse.Namespace) -> int:

@@ -34,6 +34,11 @@ _WRITEBACK_BYTES = 16 * 1024 * 1024
 _SUFFIXES: dict[str, set[str | None]] = {"blobs": {None}, "layers": {".tar", ".index"}, "trees": {".tree", ".layer"}}
 
 
+def disk_bytes(path: Path) -> int:
+    """Return how many bytes of the disk the file at *path* takes."""
+    return path.stat().st_blocks * 512
+
+
 def fsync_directory(path: Path) -> None:
     """Make the names in folder *path* durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -250,8 +255,9 @@ class Content:
                     if match and match["suffix"] in suffixes:
                         yield self._root / kind / algorithm / name, Digest(algorithm, match["hex"])
 
-    def remove_stale_ingests(self) -> None:
-        """Remove what dead writers left in the ingest folder: files whose lock is free."""
+    def remove_stale_ingests(self) -> int:
+        """Remove what dead writers left in the ingest folder, files whose lock is free; return the bytes it took."""
+        freed = 0
         for entry in os.scandir(self.ingest_folder):
             if not re.fullmatch(r"[0-9a-f]{16}", entry.name):
                 continue
@@ -259,8 +265,11 @@ class Content:
                 descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    taken = disk_bytes(Path(entry.path))
                     Path(entry.path).unlink()
+                    freed += taken
                 except BlockingIOError:
                     pass
                 finally:
                     os.close(descriptor)
+        return freed

@@ -44,6 +44,8 @@ def remove(store: Store, wanted: str, *, force: bool = False) -> Removal:
                 where = f"is in use by a mount at {mount.mountpoint} (pid {mount.pid}); unmount it or use --force"
                 raise ImageInUse(wanted, where)
     gone = store.remove_names(image, tags=tags, digests=digests)
+    if gone:
+        store.sweep()
     untagged = tuple(f"{tag.familiar_name}:{tag.tag}" for tag in tags) + tuple(name.familiar for name in digests)
     return Removal(untagged=untagged, deleted=image.id if gone else None)
 

@@ -23,8 +23,14 @@ from imagefs.oci.manifest import Manifest
 from imagefs.oci.reference import Reference
 from imagefs.store import layout, mounts
 from imagefs.store.catalog import Catalog, Image
-from imagefs.store.content import Content, LayerIngest
+from imagefs.store.content import Content, LayerIngest, disk_bytes
 from imagefs.store.naming import find_image
+
+
+def needs(image: Image) -> set[Digest]:
+    """Return the digests of all content that *image* needs: layers, the tree of their stack, documents."""
+    named = {name.digest for name in image.digests if name.digest is not None}
+    return {*image.diff_ids, chain_id(image.diff_ids), image.id, image.manifest_digest, *named}
 
 
 class Store:
@@ -185,19 +191,16 @@ class Store:
         return self._catalog.tag(image.id, reference)
 
     def remove_names(self, image: Image, *, tags: tuple[Reference, ...], digests: tuple[Reference, ...]) -> bool:
-        """Remove names of *image*; with its last name the image goes too, and content nothing else needs is swept.
+        """Remove names of *image*; with its last name the image goes too, its content only with the next `sweep`.
 
         Returns whether the image is gone.
         """
-        gone = self._catalog.remove(image.id, tags=tags, digests=digests)
-        if gone:
-            self.sweep()
-        return gone
+        return self._catalog.remove(image.id, tags=tags, digests=digests)
 
-    def sweep(self) -> None:
-        """Remove content that no image refers to.
+    def sweep(self) -> int | None:
+        """Remove content that no image refers to; return how many bytes of the disk that freed.
 
-        While another process writes, that is left to the last of them to do on leaving `writing`.
+        While another process writes, that is left to the last of them to do on leaving `writing`: then None.
         """
         wanted = self.path / "sweep-wanted"
         wanted.touch()
@@ -206,14 +209,25 @@ class Store:
                 wanted.unlink(missing_ok=True)
                 needed: set[Digest] = set()
                 for image in self._catalog.images():
-                    needed.update(image.diff_ids, (chain_id(image.diff_ids), image.id, image.manifest_digest))
-                    needed.update(name.digest for name in image.digests if name.digest is not None)
+                    needed |= needs(image)
+                freed = 0
                 for path, digest in self._content.present():
                     if digest not in needed:
-                        path.unlink(missing_ok=True)
-                self._content.remove_stale_ingests()
+                        with contextlib.suppress(FileNotFoundError):
+                            taken = disk_bytes(path)
+                            path.unlink()
+                            freed += taken
+                return freed + self._content.remove_stale_ingests()
         except BlockingIOError:
-            pass  # a writer is at work; it finds `sweep-wanted`
+            return None  # a writer is at work; it finds `sweep-wanted`
+
+    def content_bytes(self) -> dict[Digest, int]:
+        """Return how many bytes of the disk each piece of content takes, with what is derived from it."""
+        found: dict[Digest, int] = {}
+        for path, digest in self._content.present():
+            with contextlib.suppress(FileNotFoundError):  # swept meanwhile
+                found[digest] = found.get(digest, 0) + disk_bytes(path)
+        return found
 
     @contextlib.contextmanager
     def _lock(self, operation: int) -> Iterator[None]:
