@@ -16,6 +16,7 @@ The architecture on one page.  Data flows one way::
   served by copying bytes.
 * `view` answers what a kernel may ask of a mounted store, by inode; it knows no FUSE.
 * `diff` says what makes two images differ and which layer made a file what it is, from trees and indexes alone.
+* `check` compares what a store holds with what its names promise, and mends what can be made from what is there.
 * `mount` puts a view under a mount point and keeps it there, with one of two drivers: `kernel` speaks the FUSE protocol
   on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.  For the
   kernel driver a `holder` keeps the mount, and one child of it after the other serves it.

@@ -309,7 +309,25 @@ class LayerDamaged(StoreError):
         self.offset = offset
 
     def __str__(self) -> str:
-        return f"layer {self.diff_id} is damaged: its tar ends before offset {self.offset}; pull the image again"
+        return (
+            f"layer {self.diff_id} is damaged: its tar ends before offset {self.offset};"
+            " mend it with imagefs verify --repair"
+        )
+
+
+class FileDamaged(StoreError):
+    """The content of the file *path* in the tar of layer *diff_id* is not what was stored."""
+
+    def __init__(self, diff_id: str, path: bytes) -> None:
+        super().__init__(diff_id, path)
+        self.diff_id = diff_id
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"layer {self.diff_id} is damaged: the content of /{printable(self.path)} is not what was stored;"
+            " mend it with imagefs verify --repair"
+        )
 
 
 class DerivedDamaged(StoreError):

@@ -21,7 +21,8 @@ ALLOWED = {
     "view": {"oci", "store", "layer", "overlay"},
     "mount": {"oci", "store", "overlay", "view"},
     "diff": {"oci", "store", "layer", "overlay", "view"},
-    "cli": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "mount", "diff", ""},
+    "check": {"oci", "store", "layer", "overlay"},
+    "cli": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "mount", "diff", "check", ""},
     "": set(),
     "__main__": {"cli"},
 }

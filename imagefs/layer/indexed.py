@@ -18,8 +18,8 @@ from imagefs.store.store import Store
 _CHUNK_BYTES = 1024 * 1024
 
 
-def stored_changeset(store: Store, diff_id: DiffId) -> Changeset:
-    """Return the changeset of layer *diff_id*.
+def stored_changeset(store: Store, diff_id: DiffId, *, mend: bool = True) -> Changeset:
+    """Return the changeset of layer *diff_id*; with *mend*, keep an index that had to be made again.
 
     Raises: BlobNotFound; InvalidLayer, if the tar itself is damaged.
     """
@@ -27,7 +27,8 @@ def stored_changeset(store: Store, diff_id: DiffId) -> Changeset:
         return index.decode(store.layer_index(diff_id))
     except LayerIndexDamaged:
         changeset = scan(_chunks(store.layer_path(diff_id), diff_id))
-        store.replace_layer_index(diff_id, index.encode(changeset))
+        if mend:
+            store.replace_layer_index(diff_id, index.encode(changeset))
         return changeset
 
 

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from imagefs.errors import ImagefsError, MountError, describe, errno_of
+from imagefs.errors import MountError, errno_of
+from imagefs.mount.failures import log_failure
 from imagefs.mount.options import WRITING_FLAGS, MountOptions
 from imagefs.mount.upkeep import Upkeep
 from imagefs.overlay.attributes import Attributes
@@ -92,10 +93,8 @@ class Operations:
         """
         try:
             return getattr(self, operation)(*args)
-        except ImagefsError as error:
-            _log.error("%s failed: %s", operation, describe(error))
-            number = errno_of(error)
-        except OSError as error:
+        except Exception as error:
+            log_failure(error, operation)
             number = errno_of(error)
         except BaseException:
             _log.exception("%s failed", operation)

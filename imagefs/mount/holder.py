@@ -75,6 +75,8 @@ class State:
     record: tuple[str, int] | None
     """Path and descriptor of the store's record of this mount."""
     in_foreground: bool = False
+    verify: bool = False
+    """Whether contents are compared with their digests before they are shown."""
     settled: tuple[int, int] | None = None
     """Minor version and flags that INIT settled."""
     notes: list[str] = field(default_factory=list)

@@ -10,14 +10,14 @@ opened, since node ids say all there is to know.  Only names of images are belie
 """
 
 import errno
-import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from imagefs.errors import ImagefsError, describe, errno_of
+from imagefs.errors import errno_of
 from imagefs.mount import protocol
+from imagefs.mount.failures import log_failure
 from imagefs.mount.options import WRITING_FLAGS
 from imagefs.mount.protocol import Buffer, Flag, Opcode, Session
 from imagefs.mount.read_ahead import ReadAhead
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 _MOST_FILES = 256
 """Files whose places are at hand, for those that are read in several pieces."""
-
-_log = logging.getLogger(__name__)
 
 
 class NotInMemory(Exception):
@@ -218,10 +216,7 @@ class Server:
 
 def failed(unique: int, error: Exception, what: str) -> Sequence[Buffer]:
     """Return the refusal that *error* of *what* means, and log it unless it is a file system's everyday answer."""
-    if isinstance(error, ImagefsError):
-        _log.error("%s failed: %s", what, describe(error))
-    elif not isinstance(error, OSError):
-        _log.exception("%s failed", what)
+    log_failure(error, what)
     return protocol.refusal(unique, errno_of(error))
 
 

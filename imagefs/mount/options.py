@@ -41,6 +41,7 @@ class MountOptions:
     suid: bool = False
     dev: bool = False
     noexec: bool = False
+    verify: bool = False
     read_write: bool = False
     remount: bool = False
 
@@ -106,6 +107,12 @@ def _symlinks(text: str) -> bool:
     return text == "rewrite"
 
 
+def _verify(text: str) -> bool:
+    if text not in ("never", "open"):
+        raise ValueError("expected never or open")
+    return text == "open"
+
+
 _WITH_VALUE: dict[str, Callable[[str], Any]] = {
     "store": _absolute,
     "image": str,
@@ -115,6 +122,7 @@ _WITH_VALUE: dict[str, Callable[[str], Any]] = {
     "gid": _number("group", lambda name: grp.getgrnam(name).gr_gid),
     "umask": _umask,
     "symlinks": _symlinks,
+    "verify": _verify,
 }
 _FLAGS: dict[str, tuple[str, bool]] = {
     "ro": ("read_write", False),

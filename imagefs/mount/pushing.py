@@ -87,7 +87,9 @@ def push(state: State, asking: socket.socket) -> None:
     asking.settimeout(_IDLE_S)
     slots = Slots(state.notes)
     with Store.open(Path(state.store)) as store:
-        filesystem = Filesystem(store, shown_image(state), slots=slots, files=KeptFiles(state.kept))
+        filesystem = Filesystem(
+            store, shown_image(state), slots=slots, files=KeptFiles(state.kept), verify=state.verify
+        )
         while True:
             try:
                 message = asking.recv(_MOST_MESSAGE_BYTES)

@@ -46,7 +46,9 @@ def run(state: State, line: Line, stop: int) -> int:
     slots = Slots(state.notes, note)
     with Store.open(Path(state.store)) as store:
         presentation = Presentation(**state.presentation)
-        filesystem = Filesystem(store, shown_image(state), presentation=presentation, slots=slots, files=files)
+        filesystem = Filesystem(
+            store, shown_image(state), presentation=presentation, slots=slots, files=files, verify=state.verify
+        )
         server = Server(
             filesystem,
             state.session,

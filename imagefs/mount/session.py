@@ -91,7 +91,9 @@ def _serve_portably(wanted: _Wanted, ready: Callable[[], None]) -> None:
 
     with Store.open(wanted.store) as store, contextlib.ExitStack() as stack:
         image = store.image(wanted.reference) if wanted.reference is not None else None
-        filesystem = Filesystem(store, Shown.of(image) if image else None, presentation=wanted.options.presentation)
+        options = wanted.options
+        shown = Shown.of(image) if image else None
+        filesystem = Filesystem(store, shown, presentation=options.presentation, verify=options.verify)
         file = store.new_mount_record()
         if file is not None:
             stack.callback(file.end)
@@ -125,6 +127,7 @@ def _begin_to_hold(wanted: _Wanted, ready: Callable[[], None]) -> None:
             log_file=str(wanted.options.log_file) if wanted.options.log_file else None,
             record=(str(file.path), file.descriptor) if file else None,
             in_foreground=wanted.foreground,
+            verify=wanted.options.verify,
         )
         _hold(state, file, ready)
 

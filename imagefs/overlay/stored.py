@@ -31,12 +31,12 @@ class Stack:
         """Return where in *store* the tree is, or would be."""
         return store.lone_tree_path(self.diff_ids[0]) if self.alone else store.tree_path(chain_id(self.diff_ids))
 
-    def computed(self, store: Store) -> Iterator[bytes]:
-        """Return the bytes of the tree, in pieces.
+    def computed(self, store: Store, *, mend: bool = True) -> Iterator[bytes]:
+        """Return the bytes of the tree, in pieces; with *mend*, keep indexes that had to be made again for it.
 
         Raises, before the first piece: BlobNotFound; InvalidLayer, if the layers form no valid union.
         """
-        changesets = [stored_changeset(store, diff_id) for diff_id in self.diff_ids]
+        changesets = [stored_changeset(store, diff_id, mend=mend) for diff_id in self.diff_ids]
         tree = tree_alone(changesets[0]) if self.alone else resolve(changesets)
         return encode(tree, changesets, self.diff_ids)
 

@@ -136,6 +136,15 @@ class Catalog:
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             return int(version)
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what the database finds wrong with its own file; nothing where all is well."""
+        with self._lock, self._translated():
+            found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check(100)")]
+            found += [
+                f"a row of {row[0]} names no image" for row in self._connection.execute("PRAGMA foreign_key_check")
+            ]
+        return tuple(why for why in found if why != "ok")
+
     def images(self) -> tuple[Image, ...]:
         """Return all images, newest first (by their own claim, then by when they came; ties by id)."""
         with self._lock, self._translated():

@@ -7,8 +7,9 @@ one, so a folder that holds other things is never taken over.
 import contextlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from imagefs.errors import StoreUnusable
@@ -73,3 +74,24 @@ def _write_mark(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path / _MARK)
+
+
+_OWN = re.compile(
+    r"imagefs\.json|\.imagefs-[0-9a-f]{16}|catalog\.sqlite(-journal)?|lock|sweep-wanted|(ingest|mounts)/[0-9a-f]{16}"
+)
+_FOLDERS = re.compile(r"blobs|layers|trees|(blobs|layers|trees)/sha(256|512)|ingest|mounts|lost\+found")
+
+
+def foreign_files(path: Path, content: Collection[Path]) -> Iterator[Path]:
+    """Yield what is in the store's folder *path* and neither one of its own files nor *content*; folders as a whole."""
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        for name in sorted(os.listdir(folder)):
+            found = folder / name
+            relative = str(found.relative_to(path))
+            if found.is_dir() and not found.is_symlink() and _FOLDERS.fullmatch(relative):
+                if name != "lost+found":
+                    folders.append(found)
+            elif found not in content and not _OWN.fullmatch(relative):
+                yield found

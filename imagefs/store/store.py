@@ -221,6 +221,29 @@ class Store:
         except BlockingIOError:
             return None  # a writer is at work; it finds `sweep-wanted`
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Tell whether no other process is writing, and keep it so while the context lasts."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def content_files(self) -> Iterator[tuple[Path, Digest]]:
+        """Yield every file of content with the digest in its name."""
+        return self._content.present()
+
+    def foreign_files(self) -> Iterator[Path]:
+        """Yield files in the store's folder that are not of imagefs."""
+        return layout.foreign_files(self.path, {path for path, _ in self._content.present()})
+
+    def catalog_problems(self) -> tuple[str, ...]:
+        """Return what is wrong with the catalog's file, as the database says; nothing where all is well."""
+        return self._catalog.problems()
+
     def content_bytes(self) -> dict[Digest, int]:
         """Return how many bytes of the disk each piece of content takes, with what is derived from it."""
         found: dict[Digest, int] = {}

@@ -66,8 +66,11 @@ class Filesystem:
         presentation: Presentation | None = None,
         slots: Slots | None = None,
         files: KeptFiles | None = None,
+        verify: bool = False,
     ) -> None:
         """Show *store*, or its one *image*, as *presentation* asks; *slots* and *files* may be a predecessor's.
+
+        With *verify*, a file's content is compared with its digest before any of it is shown for the first time.
 
         Raises: BlobNotFound, InvalidLayer, where *image* cannot be shown.
         """
@@ -76,7 +79,7 @@ class Filesystem:
         self._presentation = presentation or Presentation()
         self._lock = threading.RLock()
         self._slots = slots or Slots()
-        self._inside = Inside(store, self._slots, self._lock, self._files, self._presentation)
+        self._inside = Inside(store, self._slots, self._lock, self._files, self._presentation, verify=verify)
         self._names = LiveNames(store)
         self._departed_from: Directory | None = None
         self._single = image

@@ -52,14 +52,21 @@ class Inside:
     """
 
     def __init__(
-        self, store: Store, slots: Slots, lock: threading.RLock, files: KeptFiles, presentation: Presentation
+        self,
+        store: Store,
+        slots: Slots,
+        lock: threading.RLock,
+        files: KeptFiles,
+        presentation: Presentation,
+        *,
+        verify: bool,
     ) -> None:
-        """Number what is found in *slots*, which *lock* guards."""
+        """Number what is found in *slots*, which *lock* guards; *verify* as in `OpenedImages`."""
         self._store = store
         self._slots = slots
         self._lock = lock
         self._files = files
-        self._images = OpenedImages(store, files)
+        self._images = OpenedImages(store, files, verify=verify)
         self._presentation = presentation
         self._listings: OrderedDict[NodeId, Listing] = OrderedDict()
         self._listed_bytes = 0

@@ -7,16 +7,25 @@ Trees and indexes that are missing or damaged are made again.
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from imagefs.errors import BlobNotFound, DigestMismatch, LayerDamaged, LayerIndexDamaged, TreeDamaged, describe
+from imagefs.errors import (
+    BlobNotFound,
+    DigestMismatch,
+    FileDamaged,
+    LayerDamaged,
+    LayerIndexDamaged,
+    TreeDamaged,
+    describe,
+)
 from imagefs.layer import index
 from imagefs.layer.changeset import Entry
 from imagefs.layer.index import IndexFile
@@ -28,6 +37,7 @@ from imagefs.store.store import Store
 from imagefs.view.kept import KeptFile, KeptFiles
 
 _Answer = TypeVar("_Answer")
+_PIECE_BYTES = 1024 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +117,10 @@ class OpenFile:
 class OpenedImages:
     """The images of *store* that are in use.  Thread-safe."""
 
-    def __init__(self, store: Store, files: KeptFiles) -> None:
+    def __init__(self, store: Store, files: KeptFiles, *, verify: bool = False) -> None:
+        """With *verify*, no content of a file is handed on before all of it was compared with its digest, once."""
+        self._verify = verify
+        self._verified: dict[DiffId, bytearray] = {}
         self._store = store
         self._files = files
         self._lock = threading.RLock()
@@ -237,7 +250,9 @@ class OpenedImages:
             tar = self._files.get(self.layer_paths(diff_id)[0])
         except FileNotFoundError:
             raise BlobNotFound("layer", str(diff_id)) from None
-        return OpenLayer(diff_id, tar, index_file)
+        if not self._verify:
+            return OpenLayer(diff_id, tar, index_file)
+        return OpenLayer(diff_id, tar, index_file, self._verified.setdefault(diff_id, bytearray(index_file.count)))
 
     def open_marker(self, diff_id: DiffId) -> OpenFile:
         """Return the content of a whiteout of layer *diff_id*: there is none.
@@ -252,7 +267,7 @@ class OpenedImages:
         Raises: OSError(ENXIO), if it is something else; BlobNotFound, InvalidLayer, LayerIndexDamaged.
         """
         layer = self.layer(diff_id)
-        return self.in_index(diff_id, lambda index_file: OpenLayer(diff_id, layer.tar, index_file).open(position))
+        return self.in_index(diff_id, lambda index_file: replace(layer, index_file=index_file).open(position))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +277,23 @@ class OpenLayer:
     diff_id: DiffId
     tar: KeptFile
     index_file: IndexFile
+    verified: bytearray | None = None
+    """Where files must be compared with their digests first: 1 for each that was."""
 
     def open(self, position: int) -> OpenFile:
         """Return the regular file at *position*.
 
-        Raises: OSError(ENXIO), if it is something else; LayerIndexDamaged.
+        Raises: OSError(ENXIO), if it is something else; LayerIndexDamaged; FileDamaged.
         """
+        file = self._open(position)
+        if self.verified is not None and not self.verified[position]:
+            entry, _ = self.index_file.entry(position)
+            if entry.sha256 and _content_digest(file) != entry.sha256:
+                raise FileDamaged(str(self.diff_id), entry.path)
+            self.verified[position] = 1
+        return file
+
+    def _open(self, position: int) -> OpenFile:
         mode, size, offset = self.index_file.location(position)
         if not stat.S_ISREG(mode):
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
@@ -276,3 +302,12 @@ class OpenLayer:
             entry, _ = self.index_file.entry(position)
             offset, extents = entry.offset, entry.extents
         return OpenFile(self.tar, self.diff_id, size=size, offset=offset, extents=extents)
+
+
+def _content_digest(file: OpenFile) -> bytes:
+    hasher = hashlib.sha256()
+    offset = 0
+    while piece := file.read(offset, _PIECE_BYTES):
+        hasher.update(piece)
+        offset += len(piece)
+    return hasher.digest()

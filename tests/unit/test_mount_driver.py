@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from imagefs.errors import BlobNotFound, DigestMismatch, ImageNotFound, InvalidLayer, Unauthorized
+from imagefs.mount import failures
 from imagefs.mount.fusepy_driver import Operations, libfuse_options
 from imagefs.mount.options import MountOptions, parse_options
 from tests.support.fake_filesystem import FakeFilesystem, FakeNode
@@ -59,12 +60,15 @@ def test_every_error_becomes_a_positive_errno(error: BaseException, number: int)
         assert failure(served(fake), operation, "/broken", *args) == number
 
 
-def test_only_unforeseen_errors_leave_a_trace_and_foreseen_ones_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_unforeseen_errors_leave_a_trace_and_foreseen_ones_one_sentence(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "_told", set())
     fake = FakeFilesystem()
     fake.add(b"unforeseen", FakeNode(failure=ValueError("on purpose")))
     fake.add(b"damaged", FakeNode(failure=BlobNotFound("layer", "sha256:0")))
     operations = served(fake)
-    for path in ("/unforeseen", "/damaged", "/absent"):
+    for path in ("/unforeseen", "/damaged", "/absent", "/damaged"):
         failure(operations, "getattr", path)
     assert [(record.levelno, record.exc_info is not None) for record in caplog.records] == [
         (logging.ERROR, True),

@@ -1,0 +1,154 @@
+"""``verify``: is all that the store holds what it should be?"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from imagefs.errors import ImagefsError, StoreUnusable, describe
+
+if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
+    from pathlib import Path
+
+    from imagefs.check.verify import Finding
+    from imagefs.store.store import Store
+
+_DAMAGED = StoreUnusable.exit_code
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this command to the command line."""
+    command = commands.add_parser(
+        "verify",
+        help="compare everything in the store with its digest, and mend it",
+        description="Read every document and layer and compare it with its digest; make every index and tree anew and"
+        " compare. Prints what is damaged, missing or surplus. --repair makes indexes and trees again, frees what no"
+        " image needs, and pulls damaged or missing layers and documents again from where their image came.",
+        epilog=f"exit status: 0 all is well, or mended; {_DAMAGED} something is not",
+    )
+    command.add_argument("--repair", action="store_true", help="mend what is found")
+    command.add_argument("--json", action="store_true", help="print a JSON object a line")
+    command.add_argument("references", nargs="*", metavar="REF", help="only these images; default: all of the store")
+    command.set_defaults(run=run)
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Print what is found; with --repair, what became of it."""
+    from imagefs.check.verify import verify
+    from imagefs.store.store import Store
+
+    with Store.open(namespace.store) as store:
+        images = [store.image(reference) for reference in namespace.references] or None
+        checked = len(images) if images is not None else len(store.images())
+        findings = []
+        for finding in verify(store, images, looking_at=_looking_at):
+            _looking_at("")
+            _print(finding, namespace)
+            findings.append(finding)
+        _looking_at("")
+        open_ = _repaired(store, findings) if namespace.repair else findings
+        bad = [finding for finding in open_ if finding.kind != "file"]
+        if not namespace.json:
+            print(_summary(checked, findings, bad, repaired=namespace.repair))
+    return _DAMAGED if bad else 0
+
+
+def _summary(checked: int, findings: "list[Finding]", bad: "list[Finding]", *, repaired: bool) -> str:
+    mended = len([finding for finding in findings if finding.kind != "file"]) - len(bad)
+    text = f"{checked} image{'s' if checked != 1 else ''} checked: "
+    if not bad and not mended:
+        return text + "all is well"
+    if repaired:
+        return text + f"{mended} mended, {len(bad)} left as they are"
+    return text + f"{len(bad)} things are not as they should be; --repair mends what it can"
+
+
+def _looking_at(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+
+
+def _print(finding: "Finding", namespace: argparse.Namespace) -> None:
+    from imagefs.errors import printable
+
+    if namespace.json:
+        print(json.dumps({**dataclasses.asdict(finding), "images": [str(image) for image in finding.images]}))
+    else:
+        print(f"{finding.state} {finding.kind} {printable(finding.name)}: {printable(finding.why)}", flush=True)
+
+
+def _repaired(store: "Store", findings: "list[Finding]") -> "list[Finding]":
+    """Mend what can be mended; return what could not."""
+    from imagefs.check.repair import rebuild
+
+    left = []
+    fetched: dict[object, bool] = {}
+    order = {"document": 0, "layer": 0, "index": 1, "tree": 2, "content": 3}
+    for finding in sorted(findings, key=lambda finding: order.get(finding.kind, 4)):
+        try:
+            if finding.kind in ("document", "layer"):
+                key = (finding.kind, finding.name)
+                if key not in fetched:
+                    fetched[key] = _fetched(store, finding)
+                mended = fetched[key]
+            else:
+                mended = rebuild(store, finding)
+        except (ImagefsError, OSError) as error:
+            print(f"imagefs: {finding.kind} {finding.name}: {describe(error)}", file=sys.stderr)
+            mended = False
+        if not mended:
+            left.append(finding)
+    return left
+
+
+def _fetched(store: "Store", finding: "Finding") -> bool:
+    """Pull an image again that needs what *finding* is about; what is damaged is put aside meanwhile.
+
+    Raises: what the pull raises; what was put aside is back then.
+    """
+    from imagefs.cli.pull import union_check
+    from imagefs.oci.digest import DiffId, Digest
+    from imagefs.oci.platform import Platform
+    from imagefs.registry.client import RegistryClient
+    from imagefs.transfer.progress import Reporter
+    from imagefs.transfer.pull import pull
+
+    digest = Digest.parse(finding.name)
+    names = [
+        (name, image.platform)
+        for image in store.images()
+        if image.id in finding.images
+        for name in (*image.digests, *image.tags)
+        if name.digest is not None
+    ]
+    if not names:
+        print(
+            f"imagefs: {finding.kind} {finding.name}: no image that needs it came from a registry; load it again",
+            file=sys.stderr,
+        )
+        return False
+    name, platform = names[0]
+    paths: list[Path] = [store.layer_path(DiffId(digest)), store.document_path(digest)]
+    aside = [(path, path.with_name(path.name + ".damaged")) for path in paths if path.exists()]
+    for path, kept in aside:
+        path.rename(kept)
+    client = RegistryClient(name.registry)
+    try:
+        pull(
+            store,
+            dataclasses.replace(name, tag=None),
+            client=client,
+            platform=Platform.parse(platform),
+            check=union_check(store),
+            reporter=Reporter(sys.stdout, sys.stderr, quiet=True),
+        )
+    except BaseException:
+        for path, kept in aside:
+            kept.rename(path)
+        raise
+    finally:
+        client.close()
+    for _, kept in aside:
+        kept.unlink()
+    return True
