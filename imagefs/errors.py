@@ -70,6 +70,18 @@ class Malformed(UsageError, ValueError):
         return f"invalid {self.kind} '{printable(self.text)}': {self.reason}"
 
 
+class ConfigurationInvalid(UsageError):
+    """The configuration file *path* says something that cannot be understood, because of *reason*."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {printable(self.reason)}"
+
+
 class InvalidFilter(Malformed):
     """No ``--filter``."""
 

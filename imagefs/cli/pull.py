@@ -1,6 +1,7 @@
 """``pull``: bring images from registries into the store."""
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
@@ -26,6 +27,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add_platform_option(command)
     command.add_argument("-q", "--quiet", action="store_true", help="print only the full name of each image")
+    add_registry_options(command)
+    command.add_argument("references", nargs="+", metavar="REF", help="NAME[:TAG] or NAME@DIGEST")
+    command.set_defaults(run=run)
+
+
+def add_registry_options(command: argparse.ArgumentParser) -> None:
+    """Add what says how to speak to a registry to *command*."""
     command.add_argument(
         "--tls-verify",
         type=_boolean,
@@ -38,8 +46,6 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="FILE",
         help="credentials, as docker and podman write them; default: theirs",
     )
-    command.add_argument("references", nargs="+", metavar="REF", help="NAME[:TAG] or NAME@DIGEST")
-    command.set_defaults(run=run)
 
 
 def add_platform_option(command: argparse.ArgumentParser) -> None:
@@ -55,7 +61,7 @@ def run(namespace: argparse.Namespace) -> int:
     """Pull all references and return the exit status of the first that failed, 0 if none did."""
     from imagefs.cli.report import report
     from imagefs.oci.reference import Reference
-    from imagefs.registry.client import RegistryClient
+    from imagefs.registry.mirrors import open_endpoints
     from imagefs.store.store import Store
     from imagefs.transfer.progress import Reporter
     from imagefs.transfer.pull import pull
@@ -66,9 +72,12 @@ def run(namespace: argparse.Namespace) -> int:
     status = 0
     with Store.open(namespace.store, create=True) as store:
         for reference in references:
-            client = RegistryClient(reference.registry, tls_verify=namespace.tls_verify, authfile=namespace.authfile)
             try:
-                pull(store, reference, client=client, platform=platform, check=union_check(store), reporter=reporter)
+                client = open_endpoints(reference, tls_verify=namespace.tls_verify, authfile=namespace.authfile)
+                with contextlib.closing(client):
+                    pull(
+                        store, reference, client=client, platform=platform, check=union_check(store), reporter=reporter
+                    )
             except BrokenPipeError:
                 raise
             except Exception as error:  # the others are still tried
@@ -76,8 +85,6 @@ def run(namespace: argparse.Namespace) -> int:
                     traceback.print_exc()
                 code = report(error)
                 status = status or code
-            finally:
-                client.close()
     return status
 
 

@@ -110,7 +110,7 @@ def _fetched(store: "Store", finding: "Finding") -> bool:
     from imagefs.cli.pull import union_check
     from imagefs.oci.digest import DiffId, Digest
     from imagefs.oci.platform import Platform
-    from imagefs.registry.client import RegistryClient
+    from imagefs.registry.mirrors import open_endpoints
     from imagefs.transfer.progress import Reporter
     from imagefs.transfer.pull import pull
 
@@ -133,7 +133,7 @@ def _fetched(store: "Store", finding: "Finding") -> bool:
     aside = [(path, path.with_name(path.name + ".damaged")) for path in paths if path.exists()]
     for path, kept in aside:
         path.rename(kept)
-    client = RegistryClient(name.registry)
+    client = open_endpoints(name, tls_verify=None, authfile=None)
     try:
         pull(
             store,

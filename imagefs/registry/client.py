@@ -162,10 +162,15 @@ class RegistryClient:
             yield descriptor.data
             return
         self._session.root_url()
-        open_at = functools.partial(self._open_blob, repository, descriptor)
+        open_at = functools.partial(self.open_blob, repository, descriptor)
         yield from download(open_at, descriptor.digest, descriptor.size, what=what, policy=self._retry)
 
-    def _open_blob(self, repository: str, descriptor: Descriptor, offset: int) -> Opened:
+    def open_blob(self, repository: str, descriptor: Descriptor, offset: int) -> Opened:
+        """Return the content of a blob from *offset* on, or from its beginning; see `download`.  Close its body.
+
+        Raises: as `blob`, but nothing is verified yet.
+        """
+        self._session.root_url()
         asked = self._session.asked("blob", repository, str(descriptor.digest))
         foreign = descriptor.urls if media_type.is_foreign_layer(descriptor.media_type) else ()
         for url in foreign:

@@ -16,7 +16,13 @@ from imagefs.registry.authorization import Authorizer
 from imagefs.registry.boundaries import authority_of, checked_foreign, host_of
 from imagefs.registry.credentials import find_credential
 from imagefs.registry.http import Response, Transport
-from imagefs.registry.protocol import MAX_ERROR_BODY_BYTES, api_root, parse_challenges, parse_warnings
+from imagefs.registry.protocol import (
+    MAX_ERROR_BODY_BYTES,
+    api_root,
+    describe_rate_limit,
+    parse_challenges,
+    parse_warnings,
+)
 from imagefs.registry.redirects import get_following
 from imagefs.registry.refusal import Asked, refusal
 from imagefs.registry.retry import Attempts, RetryPolicy
@@ -155,6 +161,8 @@ class RegistrySession:
 
     def _checked(self, response: Response, asked: Asked, accept: Collection[int], *, elsewhere: bool) -> Response:
         self._show_warnings(response)
+        if limit := describe_rate_limit(response.headers):
+            _log.debug("%s: %s", authority_of(response.url), limit)
         if response.status in accept:
             return response
         with contextlib.closing(response):

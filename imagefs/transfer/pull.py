@@ -8,7 +8,7 @@ import dataclasses
 
 from imagefs.oci.platform import Platform
 from imagefs.oci.reference import DEFAULT_TAG, Reference
-from imagefs.registry.client import RegistryClient
+from imagefs.registry.mirrors import Client
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
 from imagefs.transfer.image_ingest import UnionCheck, ingest_image, named_image, warn_mismatch
@@ -21,7 +21,7 @@ def pull(
     store: Store,
     reference: Reference,
     *,
-    client: RegistryClient,
+    client: Client,
     platform: Platform | None,
     check: UnionCheck,
     reporter: Reporter,

@@ -11,13 +11,13 @@ from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import Digest
 from imagefs.oci.manifest import MAX_MANIFEST_BYTES
 from imagefs.oci.reference import Reference
-from imagefs.registry.client import RegistryClient
+from imagefs.registry.mirrors import Client
 
 
 class RegistrySource:
     """A source over one repository.  The client stays the caller's to close."""
 
-    def __init__(self, client: RegistryClient, reference: Reference) -> None:
+    def __init__(self, client: Client, reference: Reference) -> None:
         self._client = client
         self._reference = reference
         self._manifests: dict[Digest, bytes] = {}
