@@ -86,7 +86,8 @@ class Catalog:
                 check_same_thread=False,
             )
             self._connection.execute("PRAGMA foreign_keys = ON")
-            self._connection.execute("PRAGMA synchronous = FULL")
+            # Not FULL: the journal's removal is the commit, and must outlive a loss of power, too.
+            self._connection.execute("PRAGMA synchronous = EXTRA")
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version != SCHEMA_VERSION:
             self.close()
@@ -96,14 +97,13 @@ class Catalog:
 
     @classmethod
     def create(cls, path: Path) -> None:
-        """Make an empty database at *path* unless a complete one is there; safe against others doing the same."""
-        with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+        """Make an empty database of the empty file at *path*, which nobody else knows yet."""
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is left beside it, whatever happens
             connection.execute("BEGIN IMMEDIATE")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
 
     def close(self) -> None:

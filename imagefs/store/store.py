@@ -23,7 +23,7 @@ from imagefs.oci.manifest import Manifest
 from imagefs.oci.reference import Reference
 from imagefs.store import layout, mounts
 from imagefs.store.catalog import Catalog, Image
-from imagefs.store.content import Content, LayerIngest, disk_bytes
+from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, locked_temporary
 from imagefs.store.naming import find_image
 
 
@@ -31,6 +31,22 @@ def needs(image: Image) -> set[Digest]:
     """Return the digests of all content that *image* needs: layers, the tree of their stack, documents."""
     named = {name.digest for name in image.digests if name.digest is not None}
     return {*image.diff_ids, chain_id(image.diff_ids), image.id, image.manifest_digest, *named}
+
+
+def _make_catalog(path: Path) -> None:
+    """Put an empty catalog into the store at *path*, whole, unless there is one."""
+    target = path / "catalog.sqlite"
+    if target.exists():
+        return
+    temporary, descriptor = locked_temporary(path / "ingest")
+    try:
+        Catalog.create(temporary)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, target)
+        fsync_directory(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 class Store:
@@ -55,11 +71,11 @@ class Store:
         """
         path = path.absolute()
         layout.check(path, create=create)
-        if create:
+        if create or not (path / "catalog.sqlite").exists():  # whoever began to make it may have died
             with layout.refusals_named(path):
                 Content(path).create()
                 (path / "mounts").mkdir(exist_ok=True)
-                Catalog.create(path / "catalog.sqlite")
+                _make_catalog(path)
         read_only = not os.access(path, os.W_OK) or not os.access(path / "catalog.sqlite", os.W_OK)
         return cls(path, Catalog(path / "catalog.sqlite", read_only=read_only), read_only=read_only)
 
