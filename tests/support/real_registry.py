@@ -1,7 +1,6 @@
 """Debian's docker-registry on loopback, filled by skopeo."""
 
 import contextlib
-import http.client
 import os
 import socket
 import subprocess
@@ -20,7 +19,7 @@ _CONFIG = """
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:{port}"{http}}}
 """
 _AUTH = "auth: {{htpasswd: {{realm: here, path: {path}}}}}\n"
 
@@ -42,11 +41,17 @@ class RealRegistry:
 
 
 @contextlib.contextmanager
-def real_registry(folder: Path, *, password: bool = False) -> Iterator[RealRegistry]:
-    """Run docker-registry with its data below *folder* until the context ends."""
+def real_registry(
+    folder: Path, *, password: bool = False, tls: tuple[Path, Path] | None = None, more: str = ""
+) -> Iterator[RealRegistry]:
+    """Run docker-registry with its data below *folder* until the context ends.
+
+    *tls* are a certificate and its key; *more* is put at the end of its configuration.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
-    text = _CONFIG.format(root=folder / "data", port=port)
+    http = f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else ""
+    text = _CONFIG.format(root=folder / "data", port=port, http=http) + more
     if password:
         htpasswd = folder / "htpasswd"
         htpasswd.write_text(f"{USER}:{HTPASSWD}\n")
@@ -78,13 +83,8 @@ def _free_port() -> int:
 def _wait_until_ready(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/v2/")
-            if connection.getresponse().status in (200, 401):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        except OSError:
-            time.sleep(0.05)
-        finally:
-            connection.close()
+        time.sleep(0.05)
     raise AssertionError(f"docker-registry did not start: {log.read_text(errors='replace')}")
