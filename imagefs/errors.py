@@ -82,6 +82,12 @@ class ConfigurationInvalid(UsageError):
         return f"{printable(self.path)}: {printable(self.reason)}"
 
 
+class InvalidTemplate(Malformed):
+    """No ``--format``."""
+
+    kind = "format"
+
+
 class InvalidFilter(Malformed):
     """No ``--filter``."""
 

@@ -1,17 +1,15 @@
-"""``ls``, ``inspect``, ``tag``, ``rm``: what is in the store, and what it is called."""
+"""``inspect``, ``tag``, ``rm``: what an image is, and what it is called."""
 
 import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError, InvalidReference
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from imagefs.oci.reference import Reference
     from imagefs.store.catalog import Image
     from imagefs.store.store import Store
 
@@ -20,13 +18,6 @@ _NONE = "<none>"
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add these commands to the command line."""
-    ls = commands.add_parser("ls", help="list images", description="List images, newest first, a line for each tag.")
-    ls.add_argument("-q", "--quiet", action="store_true", help="print image IDs only")
-    ls.add_argument(
-        "reference", nargs="?", metavar="REF", help="only this repository, or repository:tag; * and ? match"
-    )
-    ls.set_defaults(run=run_ls)
-
     inspect = commands.add_parser(
         "inspect",
         help="show an image's configuration as JSON",
@@ -52,56 +43,6 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     rm.set_defaults(run=run_rm)
 
 
-def run_ls(namespace: argparse.Namespace) -> int:
-    """Print the images.  A store that does not exist yet has none."""
-    from imagefs.cli.filters import matches
-    from imagefs.store import layout
-    from imagefs.view.namespace import mount_path
-    from imagefs.view.namespace import namespace as names_of
-
-    images: tuple[Image, ...] = ()
-    if namespace.store.exists() and (layout.is_store(namespace.store) or any(namespace.store.iterdir())):
-        with _open(namespace.store) as store:
-            images = store.images()
-    root = names_of(images)
-    rows = [("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "MOUNT PATH")]
-    now_s = time.time()
-    for image in images:
-        rows += [
-            _row(image, name, os.fsdecode(mount_path(root, image, name)), now_s)
-            for name in _names(image)
-            if namespace.reference is None or (name is not None and matches(name, namespace.reference))
-        ]
-    if namespace.quiet:
-        for row in rows[1:]:
-            print(row[2])
-    else:
-        from imagefs.cli.words import columns
-
-        print(columns(rows))
-    return 0
-
-
-def _names(image: "Image") -> "list[Reference | None]":
-    """Return the references an image is listed under: its tags, and digests in repositories without one."""
-    tagged = {tag.name for tag in image.tags}
-    names: list[Reference | None] = [*image.tags]
-    seen = set(tagged)
-    for digest in image.digests:
-        if digest.name not in seen:
-            seen.add(digest.name)
-            names.append(digest)
-    return names or [None]
-
-
-def _row(image: "Image", name: "Reference | None", path: str, now_s: float) -> tuple[str, str, str, str, str, str]:
-    from imagefs.cli.words import age, size
-
-    created = "N/A" if not image.created_ns else f"{age(int(now_s - image.created_ns / 10**9))} ago"
-    repository = name.familiar_name if name else _NONE
-    return repository, (name.tag if name else None) or _NONE, image.id.short, created, size(image.size), path
-
-
 def run_inspect(namespace: argparse.Namespace) -> int:
     """Print a JSON array with what is known of each image; those not found are reported after it."""
     from imagefs.cli.report import report
@@ -122,6 +63,7 @@ def run_inspect(namespace: argparse.Namespace) -> int:
 
 def _described(store: "Store", image: "Image") -> dict[str, object]:
     """Return *image* in the shape of ``docker image inspect``, and where a mount shows it."""
+    from imagefs.cli.ls import names
     from imagefs.oci.config import parse_config
     from imagefs.view.namespace import mount_path
     from imagefs.view.namespace import namespace as names_of
@@ -142,7 +84,7 @@ def _described(store: "Store", image: "Image") -> dict[str, object]:
         "Config": dict(config.container),
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in image.diff_ids]},
         "Manifest": str(image.manifest_digest),
-        "MountPaths": [os.fsdecode(mount_path(root, image, name)) for name in _names(image)],
+        "MountPaths": [os.fsdecode(mount_path(root, image, name)) for name in names(image)],
     }
 
 

@@ -37,7 +37,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
 
 
 def test_ls_prints_a_line_for_each_tag_newest_first(shell: Shell) -> None:
-    status, out, _ = shell("ls")
+    status, out, _ = shell("ls", "--mount-path")
     header, *rows = [line.split("   ") for line in out.splitlines()]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert status == 0
@@ -67,6 +67,54 @@ def test_ls_with_a_reference_shows_what_docker_would(shell: Shell, pattern: str,
     assert len(out.splitlines()) == count
 
 
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("--noheading", "--format", "table {{.Repository}}\\t{{.Tag}}", "alpine"), ["alpine   3.20", "alpine   3.19"]),
+        (("--format", "table {{.Tag}}", "alpine:3.20"), ["TAG", "3.20"]),
+        (("--format", "{{.Repository}}:{{.Tag}} {{.CreatedAt}} {{.Digest}}", "alpine:3.20"),
+         [f"alpine:3.20 2024-01-01 00:00:00 +0000 UTC {DIGEST}"]),
+        (("--format", "{{.MountPath}}", "--sort", "repository"), ["alpine/3.19", "alpine/3.20", "localhost:5000/app/dev"]),
+        (("--format", "{{.Tag}}", "--filter", "before=alpine:3.20", "--sort", "tag"), ["3.19", "dev"]),
+        (("--format", "{{.Tag}}", "--filter", "label=label=old", "--filter", "reference=alp*"), ["3.19"]),
+        (("--format", "{{.Labels}}", "alpine:3.19"), ["label=old"]),
+        (("-a", "--format", "{{if .Repository}}{{lower .Tag}}{{end}}", "alpine:3.20"), ["3.20"]),
+    ],
+)  # fmt: skip
+def test_ls_prints_what_is_asked_for_in_the_form_asked_for(
+    shell: Shell, args: tuple[str, ...], expected: list[str]
+) -> None:
+    status, out, _ = shell("ls", *args)
+    assert status == 0
+    assert out.splitlines() == expected
+
+
+def test_ls_prints_json_and_whole_ids(shell: Shell) -> None:
+    rows = [json.loads(line) for line in shell("ls", "--format", "json", "--no-trunc")[1].splitlines()]
+    assert [row["Tag"] for row in rows] == ["3.20", "3.19", "dev"]
+    assert all(len(row["ID"]) == 71 for row in rows)
+    assert shell("ls", "-q", "--no-trunc", "alpine:3.20")[1] == rows[0]["ID"] + "\n"
+    assert "DIGEST" in shell("ls", "--digests")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (("--format", "{{.Name}}"), "there is no field 'Name'; known are CreatedAt"),
+        (("--format", "{{.ID"), "invalid format"),
+        (("--filter", "colour=red"), "unknown key 'colour'"),
+        (("--sort", "colour"), "invalid choice"),
+    ],
+)
+def test_ls_says_what_it_does_not_understand(shell: Shell, args: tuple[str, ...], reason: str) -> None:
+    try:
+        status, _, err = shell("ls", *args)
+    except SystemExit:  # argparse has printed it
+        return
+    assert status == 2
+    assert reason in err
+
+
 def test_ls_of_a_store_that_does_not_exist_yet_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shell = Shell(tmp_path / "none", capsys)
     status, out, _ = shell("ls")
@@ -78,7 +126,7 @@ def test_ls_of_a_store_that_does_not_exist_yet_is_empty(tmp_path: Path, capsys: 
 def test_an_image_whose_tag_moved_is_shown_without_a_name(shell: Shell) -> None:
     shell("tag", "alpine:3.20", "localhost:5000/app:dev")
     shell("tag", "alpine:3.20", "alpine:3.19")
-    _, out, _ = shell("ls")
+    _, out, _ = shell("ls", "--mount-path")
     last = out.splitlines()[-1].split()
     assert last[:2] == ["<none>", "<none>"]
     assert last[-1].startswith(".imagefs/images/")
