@@ -67,7 +67,7 @@ _Attributes = tuple[bytes, int, int, int, int, tuple[tuple[bytes, bytes], ...]]
 """path, mode, uid, gid, mtime_ns, xattrs"""
 
 
-def scan(chunks: Iterable[bytes]) -> Changeset:
+def scan(chunks: Iterable[bytes | memoryview]) -> Changeset:
     """Return the changeset of the tar that *chunks* hold together.
 
     Raises: InvalidLayer.

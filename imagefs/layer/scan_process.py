@@ -1,0 +1,142 @@
+"""A tar scanned by another process while it is being written.
+
+Receives the path of a file that grows, and word of how much; hands on the index of what is in it, encoded.  It
+must never know what the file is for.
+
+Scanning is the one stage of a pull that is Python and not a library's C, and holds the interpreter's lock.  A thread
+that scans keeps all others waiting, and a pull of a big layer keeps one processor busy; this way it keeps two.  The
+bytes do not travel: the process reads them from the page cache.  If it dies, this one scans the file itself.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from imagefs.errors import InvalidLayer
+from imagefs.layer.index import encode
+from imagefs.layer.tar import Scanner, scan
+
+_COUNT_BYTES = 8
+_CHUNK_BYTES = 256 * 1024
+_FOUND, _REFUSED = b"I", b"E"
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from imagefs.layer.scan_process import main; main()"
+
+
+class ScanProcess:
+    """The scan of one file from its beginning.  A context manager: on leaving it, the process is gone.
+
+    The process opens the file for itself, so that locks on it stay whose they are.  Not for several threads at once.
+
+    Raises: OSError, where no process can be started.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size = 0
+        root = str(Path(__file__).parents[2])
+        self._process = subprocess.Popen(
+            # Neither site nor environment: it needs nothing but this package, soon.
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, root, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for its parent, whose end it notices
+            bufsize=0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        with self._process:  # closes the pipes and waits
+            pass
+
+    def grown(self, count: int) -> None:
+        """Take note that *count* more bytes are in the file.
+
+        Raises: InvalidLayer, at some time after the bytes that it is about.
+        """
+        self._size += count
+        if not self._told(count):
+            self._result()
+
+    def finish(self) -> bytes:
+        """Return the encoded index of all that is in the file.
+
+        Raises: InvalidLayer.
+        """
+        self._told(0)
+        return self._result()
+
+    def _told(self, count: int) -> bool:
+        """Tell the process and return True, False if it does not listen any more."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(count.to_bytes(_COUNT_BYTES, "little"))
+        except BrokenPipeError:
+            return False
+        return True
+
+    def _result(self) -> bytes:
+        """Return what the process found once it was told that all is there; else raise what it did not like."""
+        assert self._process.stdout is not None
+        answer = b"".join(iter(lambda: self._process.stdout.read(1 << 20), b""))  # type: ignore[union-attr]  # see above
+        if self._process.wait() == 0 and answer.startswith(_FOUND):
+            return answer[len(_FOUND) :]
+        if self._process.returncode == 0 and answer.startswith(_REFUSED):
+            refusal = json.loads(answer[len(_REFUSED) :])
+            entry = refusal["entry"]
+            raise InvalidLayer(
+                refusal["reason"], entry=None if entry is None else bytes.fromhex(entry), offset=refusal["offset"]
+            )
+        return encode(scan(_pieces(self._path, iter([self._size]))))
+
+
+def main() -> None:
+    """Be the process: read counts from standard input, 0 for the end, and write what was found to standard output."""
+    gc.disable()  # nothing here forms cycles
+    scanner = Scanner()
+    counts: Iterator[int] = iter(lambda: int.from_bytes(_read_exactly(0, _COUNT_BYTES), "little"), 0)
+    try:
+        for piece in _pieces(Path(sys.argv[2]), counts):
+            scanner.feed(piece)
+        answer = _FOUND + encode(scanner.finish())
+    except InvalidLayer as error:
+        entry = None if error.entry is None else error.entry.hex()
+        answer = _REFUSED + json.dumps({"reason": error.reason, "entry": entry, "offset": error.offset}).encode()
+    view = memoryview(answer)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def _pieces(path: Path, counts: Iterator[int]) -> Iterator[memoryview]:
+    """Yield the content of the file as *counts* announce it; a piece is only good until the next one."""
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        for count in counts:
+            left = count
+            while left:
+                got = file.readinto(buffer[: min(_CHUNK_BYTES, left)])
+                if not got:
+                    raise OSError(f"{path} is shorter than announced")
+                left -= got
+                yield buffer[:got]
+
+
+def _read_exactly(descriptor: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = os.read(descriptor, count - len(data))
+        if not more:
+            sys.exit(1)  # whoever wanted to know is gone
+        data += more
+    return data
