@@ -31,6 +31,10 @@ Decisions worth knowing before changing anything:
 
 * A layer is kept as its uncompressed tar, byte for byte: it can be verified at any time and read at any offset.  The
   compressed blob is not kept.  Beside it lies its index, made in the same pass.
+* What came of a layer whose download did not end is kept, compressed, until the layer is there (`store.partial`); a
+  lock on it makes whoever else wants that layer wait for it instead of downloading it twice.
+* Python's one lock is left free while a layer arrives: hashing, inflating and writing are threads, and the scan of a
+  big layer, which is Python, is a process (`layer.scan_process`).
 * Names and paths inside images are bytes.  Values are frozen.  Parsing happens once, at the edge.
 * A directory is known in the union by what its layers say of it, not by the order in which they say it.
 * Everything durable is written, verified, fsynced and renamed before the catalog names it.

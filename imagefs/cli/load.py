@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagefs.cli.pull import add_platform_option, union_check, wanted_platform
+from imagefs.cli.pull import add_platform_option, collector_paused, union_check, wanted_platform
 from imagefs.errors import UsageError
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
@@ -46,6 +46,7 @@ def run(namespace: argparse.Namespace) -> int:
     repository = None if path == STANDARD_INPUT else repository_from(Path(path).resolve().name)
     reporter = Reporter(sys.stdout, sys.stderr, quiet=namespace.quiet, layer_lines=False)
     with (
+        collector_paused(),
         Store.open(namespace.store, create=True) as store,
         open_archive(path, spool_folder=store.path / "ingest") as source,
     ):

@@ -2,14 +2,19 @@
 
 import argparse
 import contextlib
-import functools
+import gc
 import os
 import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagefs.errors import EXIT_INTERRUPTED
+
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
+    from collections.abc import Iterator, Sequence
+
+    from imagefs.oci.digest import DiffId
     from imagefs.oci.platform import Platform
     from imagefs.store.store import Store
     from imagefs.transfer.image_ingest import UnionCheck
@@ -22,11 +27,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     command = commands.add_parser(
         "pull",
         help="bring images from registries into the store",
-        description="Pull images from registries into the store. Layers that are there already are not fetched again.",
+        description="Pull images from registries into the store. Layers that are there already are not fetched again;"
+        " a download that was interrupted goes on where it was.",
         epilog="With several REFs all are tried; the exit status is that of the first that failed.",
     )
     add_platform_option(command)
     command.add_argument("-q", "--quiet", action="store_true", help="print only the full name of each image")
+    command.add_argument("-n", "--dry-run", action="store_true", help="only say what would be downloaded")
     add_registry_options(command)
     command.add_argument("references", nargs="+", metavar="REF", help="NAME[:TAG] or NAME@DIGEST")
     command.set_defaults(run=run)
@@ -62,30 +69,44 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.cli.report import report
     from imagefs.oci.reference import Reference
     from imagefs.registry.mirrors import open_endpoints
-    from imagefs.store.store import Store
     from imagefs.transfer.progress import Reporter
-    from imagefs.transfer.pull import pull
+    from imagefs.transfer.pull import foretell, pull
 
     platform = wanted_platform(namespace)
     references = [Reference.parse(text) for text in namespace.references]
     reporter = Reporter(sys.stdout, sys.stderr, quiet=namespace.quiet)
     status = 0
-    with Store.open(namespace.store, create=True) as store:
+    with collector_paused(), _store(namespace) as store:
         for reference in references:
             try:
                 client = open_endpoints(reference, tls_verify=namespace.tls_verify, authfile=namespace.authfile)
                 with contextlib.closing(client):
-                    pull(
-                        store, reference, client=client, platform=platform, check=union_check(store), reporter=reporter
-                    )
+                    if store is None or namespace.dry_run:
+                        foretell(store, reference, client=client, platform=platform, reporter=reporter)
+                    else:
+                        check = union_check(store)
+                        pull(store, reference, client=client, platform=platform, check=check, reporter=reporter)
             except BrokenPipeError:
                 raise
+            except KeyboardInterrupt:
+                print("imagefs: interrupted; what was downloaded is kept, the next pull goes on there", file=sys.stderr)
+                return EXIT_INTERRUPTED
             except Exception as error:  # the others are still tried
                 if namespace.debug:
                     traceback.print_exc()
                 code = report(error)
                 status = status or code
     return status
+
+
+def _store(namespace: argparse.Namespace) -> "contextlib.AbstractContextManager[Store | None]":
+    """Return the store, made if need be; None instead of one that is only made to say what it would hold."""
+    from imagefs.store.layout import is_store
+    from imagefs.store.store import Store
+
+    if namespace.dry_run and not is_store(namespace.store):
+        return contextlib.nullcontext()
+    return Store.open(namespace.store, create=not namespace.dry_run)
 
 
 def wanted_platform(namespace: argparse.Namespace) -> "Platform | None":
@@ -104,9 +125,23 @@ def union_check(store: "Store") -> "UnionCheck":
 
     What that takes, computing the union, is kept: the first look into the image is then for nothing.
     """
-    from imagefs.overlay.stored import store_tree
 
-    return functools.partial(store_tree, store)
+    def check(diff_ids: "Sequence[DiffId]") -> None:
+        from imagefs.overlay.stored import store_tree  # not to be waited for where nothing is new
+
+        store_tree(store, diff_ids)
+
+    return check
+
+
+@contextlib.contextmanager
+def collector_paused() -> "Iterator[None]":
+    """Keep the cycle collector from walking again and again all that a layer is made of, where there are no cycles."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _boolean(text: str) -> bool:

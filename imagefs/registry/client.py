@@ -7,7 +7,7 @@ person can do about it.  It must never know what the content is for.
 import contextlib
 import functools
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -94,16 +94,19 @@ class RegistryClient:
             raise InvalidManifest(f"{what} {descriptor.digest}", reason)
         return b"".join(self._blob(repository, descriptor, what))
 
-    def blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, repository: str, descriptor: Descriptor, received: Iterable[bytes] = ()) -> Iterator[bytes]:
         """Yield a blob in pieces of at most 1 MiB; only after the last one is it known to be what *descriptor* says.
 
-        A transfer that breaks is resumed.  A foreign layer is asked for where its descriptor says, without credentials,
-        and then from the registry.  Close the iterator where it is not read to its end.
+        *received* is what an earlier attempt got of it, from its beginning, in such pieces: they come first, are
+        verified with the rest, and not asked for again.  A transfer that breaks is resumed.  A foreign layer is asked
+        for where its descriptor says, without credentials, and then from the registry.  Close the iterator where it is
+        not read to its end.
 
         Raises: ManifestUnknown where there is no such blob, Unauthorized, RegistryUnavailable, RegistryError;
         SizeMismatch, DigestMismatch.
         """
-        return self._blob(repository, descriptor, "layer" if media_type.is_layer(descriptor.media_type) else "blob")
+        what = "layer" if media_type.is_layer(descriptor.media_type) else "blob"
+        return self._blob(repository, descriptor, what, received)
 
     def tags(self, repository: str) -> Iterator[str]:
         """Yield the tags of *repository* in the registry's order, each once; what is no tag is left out with a warning.
@@ -157,13 +160,16 @@ class RegistryClient:
             _log.warning("%s lists '%s' as a tag, which is none", asked.name, printable(other, limit=60))
         return tags, links
 
-    def _blob(self, repository: str, descriptor: Descriptor, what: str) -> Iterator[bytes]:
+    def _blob(
+        self, repository: str, descriptor: Descriptor, what: str, received: Iterable[bytes] = ()
+    ) -> Iterator[bytes]:
         if descriptor.data is not None:
             yield descriptor.data
             return
         self._session.root_url()
         open_at = functools.partial(self.open_blob, repository, descriptor)
-        yield from download(open_at, descriptor.digest, descriptor.size, what=what, policy=self._retry)
+        size, policy = descriptor.size, self._retry
+        yield from download(open_at, descriptor.digest, size, what=what, policy=policy, received=received)
 
     def open_blob(self, repository: str, descriptor: Descriptor, offset: int) -> Opened:
         """Return the content of a blob from *offset* on, or from its beginning; see `download`.  Close its body.

@@ -4,7 +4,7 @@ Receives a way to open the content at some offset; hands on its bytes in order, 
 is opened (HTTP, hosts, credentials).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,9 +35,18 @@ class Opened:
 
 
 def download(
-    open_at: Callable[[int], Opened], digest: Digest, size: int, *, what: str, policy: RetryPolicy
+    open_at: Callable[[int], Opened],
+    digest: Digest,
+    size: int,
+    *,
+    what: str,
+    policy: RetryPolicy,
+    received: Iterable[bytes] = (),
 ) -> Iterator[bytes]:
     """Yield the *size* bytes that *digest* names; only after the last piece is it known that they are right.
+
+    *received* are the first of them, from an attempt before: they are yielded first, and verified with the rest.  Where
+    they are all, nothing is opened.
 
     *open_at* receives the offset to go on from; what it opens begins there, or at 0 where the server cannot resume.
     Then the part received before is read again and must be the same, as it was handed on already.
@@ -45,18 +54,24 @@ def download(
     Raises: SizeMismatch, DigestMismatch (neither is tried again), or what *open_at* or the body raised last.
     """
     hasher = digest.hasher()
-    received = 0
-    counted = 0
+    count = 0
+    for piece in received:
+        count += len(piece)
+        if count > size:
+            raise SizeMismatch(what, size, count)
+        hasher.update(piece)
+        yield piece
+    counted = count
     attempts = Attempts(policy)
-    while True:
+    while count < size or not size:
         body: Body | None = None
         try:
-            opened = open_at(received)
+            opened = open_at(count)
             body = opened.body
             if opened.total is not None and opened.total != size:
                 raise SizeMismatch(what, size, opened.total)
             prefix, skipped = digest.hasher(), 0
-            to_skip = received - opened.offset
+            to_skip = count - opened.offset
             for chunk in body.chunks():
                 piece = chunk
                 if skipped < to_skip:
@@ -67,20 +82,20 @@ def download(
                     if skipped == to_skip and prefix.digest() != hasher.digest():
                         other = f"other bytes when asked again ({digest.algorithm}:{prefix.hexdigest()} so far)"
                         raise DigestMismatch(what, str(digest), other)
-                if received + len(piece) > size:
-                    raise SizeMismatch(what, size, received + len(piece))
+                if count + len(piece) > size:
+                    raise SizeMismatch(what, size, count + len(piece))
                 if piece:
-                    received += len(piece)
+                    count += len(piece)
                     hasher.update(piece)
                     yield piece
-            if received < size:
-                raise RegistryUnavailable(f"the transfer of {what} {digest} ended after {received} of {size} bytes")
+            if count < size:
+                raise RegistryUnavailable(f"the transfer of {what} {digest} ended after {count} of {size} bytes")
             break
         except RegistryError as error:
-            if body is not None and received == size:  # it broke behind the last byte
+            if body is not None and count == size:  # it broke behind the last byte
                 break
-            attempts.failed(error, progress_bytes=received - counted)
-            counted = received
+            attempts.failed(error, progress_bytes=count - counted)
+            counted = count
         finally:
             if body is not None:
                 body.close()

@@ -7,7 +7,7 @@ the credentials that are stored for it, and nobody else's.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -47,7 +47,7 @@ class Endpoints:
         """Return a small blob, as `RegistryClient.document` does."""
         return self._first(lambda client, repository: client.document(repository, descriptor, limit_bytes=limit_bytes))
 
-    def blob(self, _repository: str, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, _repository: str, descriptor: Descriptor, received: Iterable[bytes] = ()) -> Iterator[bytes]:
         """Yield a blob, as `RegistryClient.blob` does; where one endpoint breaks off, the next goes on."""
         if descriptor.data is not None:
             yield descriptor.data
@@ -59,7 +59,8 @@ class Endpoints:
                 lambda client, repository: client.open_blob(repository, descriptor, offset), skipped=next(opened)
             )
 
-        yield from download(open_at, descriptor.digest, descriptor.size, what="layer", policy=self._retry)
+        size, policy = descriptor.size, self._retry
+        yield from download(open_at, descriptor.digest, size, what="layer", policy=policy, received=received)
 
     def tags(self, _repository: str) -> Iterator[str]:
         """Yield the tags that the registry itself lists, as `RegistryClient.tags` does: a mirror may know fewer."""

@@ -12,6 +12,8 @@ On disk, below the store::
     trees/<algorithm>/<hex>.layer      the tree of a layer by itself, named by diff_id, made when somebody looks at it
     ingest/<random>                    being written; an flock is held while its writer lives
 
+What is not content yet, the beginnings of compressed layers, is elsewhere (see `store.partial`).
+
 Commit order: write, fsync the file, rename, fsync the folder.  A layer's index is committed before its tar, so a tar
 that is there has its index.
 """
@@ -32,6 +34,8 @@ from imagefs.oci.digest import ChainId, DiffId, Digest
 _CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index|\.tree|\.layer)?")
 _WRITEBACK_BYTES = 16 * 1024 * 1024
 _SUFFIXES: dict[str, set[str | None]] = {"blobs": {None}, "layers": {".tar", ".index"}, "trees": {".tree", ".layer"}}
+
+_WRITTEN_BYTES = 256 * 1024
 
 
 def disk_bytes(path: Path) -> int:
@@ -55,7 +59,7 @@ class Ingest:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path, self._descriptor = locked_temporary(folder)
+        self.path, self._descriptor = locked_temporary(folder)
         self.size = 0
         self._begun = 0
 
@@ -78,7 +82,7 @@ class Ingest:
             try:
                 written = os.write(self._descriptor, view)
             except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self._path)) from error
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
             view = view[written:]
             self.size += written
 
@@ -99,7 +103,7 @@ class Ingest:
         os.fsync(self._descriptor)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            self._path.rename(target)
+            self.path.rename(target)
             fsync_directory(target.parent)
         self.discard()
 
@@ -107,7 +111,7 @@ class Ingest:
         """Make what was written durable under *target*, in place of what may be there."""
         os.fchmod(self._descriptor, 0o444)
         os.fsync(self._descriptor)
-        self._path.replace(target)
+        self.path.replace(target)
         fsync_directory(target.parent)
         self.discard()
 
@@ -116,7 +120,7 @@ class Ingest:
         if self._descriptor >= 0:
             # Unlink before the lock is freed: afterwards the name could already be another writer's.
             with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
+                self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -131,6 +135,19 @@ def locked_temporary(folder: Path) -> tuple[Path, int]:
         if os.fstat(descriptor).st_nlink:
             return path, descriptor
         os.close(descriptor)
+
+
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield *pieces*, of which there may be very many very small ones, joined to some of a good size to write."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _WRITTEN_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
 
 
 class LayerIngest:
@@ -156,18 +173,31 @@ class LayerIngest:
         """Bytes written so far."""
         return self._tar.size
 
+    @property
+    def path(self) -> Path:
+        """Where the first `size` bytes of the tar can be read until it is committed or discarded."""
+        return self._tar.path
+
     def write(self, data: bytes | memoryview) -> None:
         """Append all of *data* to the tar."""
         self._tar.write(data)
 
-    def commit(self, diff_id: DiffId, index: bytes) -> None:
-        """Make the layer durable under *diff_id*, which the caller has verified, with *index* beside it.
+    def keep_index(self, diff_id: DiffId, index: bytes) -> None:
+        """Put *index* where that of *diff_id*, which the caller has verified, belongs.
 
-        If another writer committed the same layer first, that one stays: both hold the same bytes.
+        What reads only the index need not wait until the tar is durable.
         """
         with Ingest(self._content.ingest_folder) as file:
             file.write(index)
             file.commit(self._content.index_path(diff_id))
+
+    def commit(self, diff_id: DiffId, index: bytes | None = None) -> None:
+        """Make the layer durable under *diff_id*, which the caller has verified, with *index*, if not kept before.
+
+        If another writer committed the same layer first, that one stays: both hold the same bytes.
+        """
+        if index is not None:
+            self.keep_index(diff_id, index)
         self._tar.commit(self._content.layer_path(diff_id))
 
 
@@ -237,8 +267,8 @@ class Content:
 
     def _replace(self, path: Path, pieces: Iterable[bytes]) -> None:
         with Ingest(self.ingest_folder) as file:
-            for piece in pieces:
-                file.write(piece)
+            for together in _joined(pieces):
+                file.write(together)
             path.parent.mkdir(parents=True, exist_ok=True)
             file.replace(path)
 

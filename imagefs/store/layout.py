@@ -78,8 +78,9 @@ def _write_mark(path: Path) -> None:
 
 _OWN = re.compile(
     r"imagefs\.json|\.imagefs-[0-9a-f]{16}|catalog\.sqlite(-journal)?|lock|sweep-wanted|(ingest|mounts)/[0-9a-f]{16}"
+    r"|partial/sha(256-[0-9a-f]{64}|512-[0-9a-f]{128})"
 )
-_FOLDERS = re.compile(r"blobs|layers|trees|(blobs|layers|trees)/sha(256|512)|ingest|mounts|lost\+found")
+_FOLDERS = re.compile(r"blobs|layers|trees|(blobs|layers|trees)/sha(256|512)|ingest|mounts|partial|lost\+found")
 
 
 def foreign_files(path: Path, content: Collection[Path]) -> Iterator[Path]:

@@ -25,6 +25,7 @@ from imagefs.store import layout, mounts
 from imagefs.store.catalog import Catalog, Image
 from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, locked_temporary
 from imagefs.store.naming import find_image
+from imagefs.store.partial import Partial, Partials
 
 
 def needs(image: Image) -> set[Digest]:
@@ -60,6 +61,7 @@ class Store:
         self.read_only = read_only
         self._catalog = catalog
         self._content = Content(path)
+        self._partials = Partials(path / "partial")
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -147,6 +149,8 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Hold off sweeping: what is in the store on entering, or is committed inside, stays until leaving."""
         with self._lock(fcntl.LOCK_SH):
+            # A writer that was killed never comes to this, so whoever writes next does.
+            self._content.remove_stale_ingests()
             yield
         if not self.read_only and (self.path / "sweep-wanted").exists():
             self.sweep()
@@ -154,6 +158,21 @@ class Store:
     def new_layer(self) -> LayerIngest:
         """Begin to write a layer; to be used inside `writing`."""
         return LayerIngest(self._content)
+
+    def claim_partial(self, blob: Digest) -> Partial | None:
+        """Return what is there of a compressed layer *blob*, perhaps nothing, for this caller alone to add to.
+
+        None while another, here or in another process, does.
+        """
+        return self._partials.claim(blob)
+
+    def drop_partial(self, blob: Digest) -> None:
+        """Remove what is there of a compressed layer *blob*, unless somebody is adding to it."""
+        self._partials.drop(blob)
+
+    def partial_size(self, blob: Digest) -> int:
+        """Return how many bytes of a compressed layer *blob* are there from downloads that were not finished."""
+        return self._partials.size(blob)
 
     def replace_layer_index(self, diff_id: DiffId, index: bytes) -> None:
         """Keep *index*, rebuilt from the layer's tar, beside it; does nothing in a store opened for reading."""
@@ -214,7 +233,9 @@ class Store:
         return self._catalog.remove(image.id, tags=tags, digests=digests)
 
     def sweep(self) -> int | None:
-        """Remove content that no image refers to; return how many bytes of the disk that freed.
+        """Remove content that no image refers to, and unfinished downloads nobody went on with for long.
+
+        Returns how many bytes of the disk that freed.
 
         While another process writes, that is left to the last of them to do on leaving `writing`: then None.
         """
@@ -233,7 +254,7 @@ class Store:
                             taken = disk_bytes(path)
                             path.unlink()
                             freed += taken
-                return freed + self._content.remove_stale_ingests()
+                return freed + self._content.remove_stale_ingests() + self._partials.remove_old()
         except BlockingIOError:
             return None  # a writer is at work; it finds `sweep-wanted`
 

@@ -6,6 +6,8 @@ store's `Image`.  The image becomes visible last, all at once, after its layers 
 
 import contextlib
 import functools
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 
 from imagefs.errors import ContentError, ImageNotFound
@@ -15,16 +17,19 @@ from imagefs.oci.platform import Platform
 from imagefs.oci.reference import Reference
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
+from imagefs.transfer.layer_download import download_layer
 from imagefs.transfer.layer_ingest import ingest_layer
-from imagefs.transfer.parallel import Proceed, run_all
+from imagefs.transfer.parallel import Job, Proceed, run_all
 from imagefs.transfer.progress import Reporter
 from imagefs.transfer.selection import Selected
-from imagefs.transfer.source import Source
+from imagefs.transfer.source import RemoteSource, Source
 
 UnionCheck = Callable[[Sequence[DiffId]], None]
-"""Raises InvalidLayer unless the layers, base first and all in the store, form a valid union."""
+"""Raises InvalidLayer unless the layers, base first and their indexes all in the store, form a valid union."""
 
 _LAYERS_AT_ONCE = 3  # as docker's max-concurrent-downloads
+_BIG_BYTES = 16 << 20  # scanning that takes several times as long as starting a process
+_POLL_S = 0.1
 
 
 def ingest_image(
@@ -35,47 +40,97 @@ def ingest_image(
     references: Sequence[Reference],
     check: UnionCheck,
     reporter: Reporter,
+    remote: RemoteSource | None = None,
 ) -> Image:
     """Bring *selected* from *source* into *store* under *references* and return it.
 
     Layers that the store has are not read again; a layer that the image has twice is read once.  After a failure no
     image is visible that was not before.  Complete layers stay for the next attempt when the network failed or the
-    user interrupted, and are swept when the content is to blame or the disk refused.
+    user interrupted, and are swept when the content is to blame or the disk refused.  So does and is what came of the
+    others, if they come from *remote*, which is *source* where that is one.
 
     Raises: ContentError, RegistryError, OSError, KeyboardInterrupt.
     """
     try:
         with store.writing():
-            _ingest_layers(source, store, selected, reporter)
-            check(selected.config.diff_ids)
+            _ingest_layers(source, remote, store, selected, check, reporter)
             return store.add_image(manifest=selected.manifest, config=selected.config.raw, references=tuple(references))
     except (ContentError, OSError):
+        if remote is not None:
+            with contextlib.suppress(OSError):
+                for layer in selected.manifest.layers:
+                    store.drop_partial(layer.digest)
         store.sweep()
         raise
 
 
-def _ingest_layers(source: Source, store: Store, selected: Selected, reporter: Reporter) -> None:
-    def ingest(layer: Descriptor, diff_id: DiffId, proceed: Proceed) -> None:
-        with contextlib.closing(_content(source, layer)) as chunks:
-            ingest_layer(
+def _ingest_layers(
+    source: Source, remote: RemoteSource | None, store: Store, selected: Selected, check: UnionCheck, reporter: Reporter
+) -> None:
+    """Bring all layers into the store, durably, and check their union; return when both is done."""
+    # A layer whose bytes are all there gives up its slot: while the disk makes it durable, the next one is downloaded.
+    # In the same time, after the last one, the union is computed, for which the indexes suffice.
+    slots = threading.Semaphore(_LAYERS_AT_ONCE)
+    missing: set[DiffId] = set()
+    fewer_missing = threading.Condition()
+    jobs: deque[Job] = deque()
+
+    def fetch(layer: Descriptor, diff_id: DiffId, wait: bool, proceed: Proceed) -> None:
+        def received() -> None:
+            slot.close()
+            with fewer_missing:
+                missing.discard(diff_id)
+                fewer_missing.notify()
+
+        with contextlib.ExitStack() as slot:
+            slots.acquire()
+            slot.callback(slots.release)
+            proceed()
+            ingest = functools.partial(
+                ingest_layer,
                 store,
-                chunks,
                 diff_id=diff_id,
                 name=str(layer.digest),
                 advance=functools.partial(layers.advance, layer),
                 proceed=proceed,
+                received=received,
+                is_big=layer.size >= _BIG_BYTES,
             )
+            if remote is None or layer.data is not None:
+                with contextlib.closing(_content(source, layer)) as chunks:
+                    ingest(chunks)
+            elif not download_layer(
+                store, remote, layer, diff_id, ingest=ingest, wait=wait, proceed=proceed, layers=layers
+            ):
+                # What others are downloading is waited for last, when there is nothing better to do.
+                layers.wait(layer)
+                jobs.append(functools.partial(fetch, layer, diff_id, True))
+                return
+        received()
         layers.complete(layer)
 
+    def unite(proceed: Proceed) -> None:
+        with fewer_missing:
+            while missing:
+                proceed()
+                fewer_missing.wait(_POLL_S)
+        check(selected.config.diff_ids)
+
     with reporter.layers() as layers:
-        jobs: dict[DiffId, Callable[[Proceed], None]] = {}
         for layer, diff_id in zip(selected.manifest.layers, selected.config.diff_ids, strict=True):
-            if diff_id in jobs or store.has_layer(diff_id):
+            if diff_id in missing or store.has_layer(diff_id):
                 layers.exists(layer)
+                if remote is not None and diff_id not in missing:
+                    store.drop_partial(layer.digest)  # left by one that died when the layer was just there
             else:
                 layers.begin(layer)
-                jobs[diff_id] = functools.partial(ingest, layer, diff_id)
-        run_all(jobs.values(), limit=_LAYERS_AT_ONCE)
+                missing.add(diff_id)
+                jobs.append(functools.partial(fetch, layer, diff_id, False))
+        if not jobs:
+            check(selected.config.diff_ids)
+        else:
+            jobs.appendleft(unite)
+            run_all(jobs, limit=1 + 2 * _LAYERS_AT_ONCE)
 
 
 def _content(source: Source, layer: Descriptor) -> Generator[bytes, None, None]:

@@ -4,13 +4,17 @@ Receives a blob's (verified) chunks and the diff_id its image's config promises;
 and its index.  Memory is bounded whatever the layer holds.  It must never know where the chunks come from.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from imagefs.errors import ContentError, DigestMismatch, InvalidLayer
 from imagefs.layer.compression import decompressor
 from imagefs.layer.index import encode
+from imagefs.layer.scan_process import ScanProcess
 from imagefs.layer.tar import Scanner
 from imagefs.oci.digest import DiffId, Digest
+from imagefs.store.content import LayerIngest
 from imagefs.store.store import Store
 from imagefs.transfer.parallel import Behind
 
@@ -25,40 +29,43 @@ def ingest_layer(
     name: str = "",
     advance: Callable[[int], None],
     proceed: Callable[[], None],
+    received: Callable[[], object] = lambda: None,
+    is_big: bool = False,
 ) -> None:
     """Commit the layer that *chunks*, compressed or not, hold; afterwards it is durable under *diff_id*.
 
     *advance* is called with the length of every chunk that arrived, *proceed* before every piece of uncompressed data
-    is taken; it raises to stop the work.  *name* is how errors call the layer.  To be used inside ``store.writing()``.
+    is taken; it raises to stop the work.  *received* is called when all is there and right, and only the tar is yet to
+    be made durable.  A layer that *is_big* is worth a process to scan it.  *name* is how errors call the layer.
+    To be used inside ``store.writing()``.
 
     Raises: InvalidLayer (not a tar, truncated, broken compression), DigestMismatch where the uncompressed bytes are
     not those of *diff_id*, whatever *chunks* and the store raise.  Nothing is kept then.
     """
     arriving = _counted(chunks, advance)
     hasher = diff_id.hasher()
-    scanner = Scanner()
     decompress = decompressor()
-    with store.new_layer() as layer:
+    with store.new_layer() as layer, _scanning(layer, elsewhere=is_big) as scan:
 
         def keep(piece: bytes) -> None:
             hasher.update(piece)
             layer.write(piece)
+            scan.written(piece)
 
         def inflate(chunk: bytes) -> None:
             for piece in decompress.feed(chunk):
                 proceed()
-                scanning.put(piece)
+                scan.made(piece)
                 keeping.put(piece)
 
         try:
-            with Behind(scanner.feed) as scanning, Behind(keep) as keeping, Behind(inflate) as inflating:
+            with Behind(keep) as keeping, Behind(inflate) as inflating:
                 for chunk in arriving:
                     inflating.put(chunk)
                 inflating.finish()
                 decompress.finish()
-                scanning.finish()
                 keeping.finish()
-            changeset = scanner.finish()
+            index = scan.finish()
         except InvalidLayer as error:
             # Where the blob as a whole is not what was promised, that is the reason, and the broken tar a symptom.
             _drain(arriving)
@@ -68,7 +75,62 @@ def ingest_layer(
         actual = Digest(diff_id.algorithm, hasher.hexdigest())
         if actual != diff_id:
             raise DigestMismatch(f"layer {name}".rstrip(), f"diff_id {diff_id}", str(actual))
-        layer.commit(diff_id, encode(changeset))
+        layer.keep_index(diff_id, index)
+        received()
+        layer.commit(diff_id)
+
+
+class _Scan(Protocol):
+    """Told of every piece twice, each time in order: when it is made, and when it is in the layer's file."""
+
+    def made(self, piece: bytes) -> None: ...
+    def written(self, piece: bytes) -> None: ...
+    def finish(self) -> bytes: ...
+
+
+class _Here:
+    """The scan in a thread of this process."""
+
+    def __init__(self, scanner: Scanner, scanning: Behind) -> None:
+        self._scanner = scanner
+        self._scanning = scanning
+        self.made = scanning.put
+
+    def written(self, piece: bytes) -> None:
+        pass
+
+    def finish(self) -> bytes:
+        self._scanning.finish()
+        return encode(self._scanner.finish())
+
+
+class _Elsewhere:
+    """The scan in another process, which reads what was written."""
+
+    def __init__(self, process: ScanProcess) -> None:
+        self._process = process
+        self.finish = process.finish
+
+    def made(self, piece: bytes) -> None:
+        pass
+
+    def written(self, piece: bytes) -> None:
+        self._process.grown(len(piece))
+
+
+@contextlib.contextmanager
+def _scanning(layer: LayerIngest, *, elsewhere: bool) -> Iterator[_Scan]:
+    process = None
+    if elsewhere:
+        with contextlib.suppress(OSError):  # too many processes, or none allowed
+            process = ScanProcess(layer.path)
+    if process is not None:
+        with process:
+            yield _Elsewhere(process)
+    else:
+        scanner = Scanner()
+        with Behind(scanner.feed) as scanning:
+            yield _Here(scanner, scanning)
 
 
 def _counted(chunks: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:

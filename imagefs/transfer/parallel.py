@@ -17,6 +17,8 @@ from typing import Self
 Proceed = Callable[[], None]
 """Called by a job wherever it may stop; returns, or raises where the work is no longer wanted."""
 
+Job = Callable[[Proceed], None]
+
 _GRACE_S = 1.0
 _PIECES_BEHIND = 4
 
@@ -25,13 +27,15 @@ class _NotWanted(Exception):
     """Unwinds a job that was told to stop."""
 
 
-def run_all(jobs: Iterable[Callable[[Proceed], None]], *, limit: int) -> None:
+def run_all(jobs: Iterable[Job], *, limit: int) -> None:
     """Run all *jobs*, started in order, at most *limit* at a time; return when all are done.
+
+    Where *jobs* is a deque, they are taken from it, and a job may append others.
 
     Raises: what the first failing job raised, or KeyboardInterrupt; the others are told to stop and get a second
     to clean up, jobs not begun are dropped.
     """
-    pending = deque(jobs)
+    pending = jobs if isinstance(jobs, deque) else deque(jobs)
     unwanted = threading.Event()
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _PULLING = "Pulling fs layer"
 _EXISTS = "Already exists"
+_WAITING = "Waiting"
+_RESUMING = "Resuming"
+_RESTARTING = "What was kept is damaged, downloading from the beginning"
 _COMPLETE = "Pull complete"
 
 
@@ -33,6 +36,15 @@ class LayerReporter(Protocol):
 
     def exists(self, layer: Descriptor) -> None:
         """*layer* need not be fetched."""
+
+    def wait(self, layer: Descriptor) -> None:
+        """*layer* is being fetched by somebody else."""
+
+    def resume(self, layer: Descriptor, count: int) -> None:
+        """The first *count* bytes of *layer* are there; they are counted as they are read again."""
+
+    def restart(self, layer: Descriptor) -> None:
+        """What was there of *layer* is damaged; all of it is fetched again."""
 
     def advance(self, layer: Descriptor, count: int) -> None:
         """*count* more bytes of *layer*, as it is stored at the source, have arrived."""
@@ -88,6 +100,15 @@ class _Silent:
     def exists(self, layer: Descriptor) -> None:
         pass
 
+    def wait(self, layer: Descriptor) -> None:
+        pass
+
+    def resume(self, layer: Descriptor, count: int) -> None:
+        pass
+
+    def restart(self, layer: Descriptor) -> None:
+        pass
+
     def advance(self, layer: Descriptor, count: int) -> None:
         pass
 
@@ -105,6 +126,15 @@ class _Lines(_Silent):
 
     def exists(self, layer: Descriptor) -> None:
         self._line(layer, _EXISTS)
+
+    def wait(self, layer: Descriptor) -> None:
+        self._line(layer, _WAITING)
+
+    def resume(self, layer: Descriptor, count: int) -> None:
+        self._line(layer, f"{_RESUMING} after {decimal(count)}")
+
+    def restart(self, layer: Descriptor) -> None:
+        self._line(layer, _RESTARTING)
 
     def complete(self, layer: Descriptor) -> None:
         self._line(layer, _COMPLETE)
@@ -127,7 +157,7 @@ def _bars(out: TextIO) -> "Iterator[Progress]":
             if task.finished or not task.speed:
                 return Text("")
             remaining = f" {task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
-            return Text(f"{_decimal(task.speed)}/s{remaining}")
+            return Text(f"{decimal(task.speed)}/s{remaining}")
 
     columns = (
         TextColumn("{task.fields[label]}: {task.description}", markup=False),
@@ -160,6 +190,18 @@ class _Bars(_Silent):
     def exists(self, layer: Descriptor) -> None:
         self._add(layer, _EXISTS, max(layer.size, 1), max(layer.size, 1))
 
+    def wait(self, layer: Descriptor) -> None:
+        self._progress.update(self._tasks[layer], description=_WAITING)
+
+    def resume(self, layer: Descriptor, count: int) -> None:
+        self._progress.update(self._tasks[layer], description=_RESUMING)
+
+    def restart(self, layer: Descriptor) -> None:
+        done = int(self._progress.tasks[self._tasks[layer]].completed)
+        self._progress.update(self._tasks[layer], description=_PULLING, completed=0)
+        if self._total is not None:
+            self._progress.advance(self._total, -done)
+
     def advance(self, layer: Descriptor, count: int) -> None:
         self._progress.advance(self._tasks[layer], count)
         if self._total is not None:
@@ -172,7 +214,8 @@ class _Bars(_Silent):
         return self._progress.add_task(phase, total=total, completed=completed, label=layer.digest.short)
 
 
-def _decimal(count: float) -> str:
+def decimal(count: float) -> str:
+    """Return *count* bytes in decimal units with one digit behind the point: ``12.3 MB``."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.1f} {unit}"

@@ -6,15 +6,17 @@ docker's words.
 
 import dataclasses
 
+from imagefs.oci.descriptor import Descriptor
+from imagefs.oci.digest import DiffId
 from imagefs.oci.platform import Platform
 from imagefs.oci.reference import DEFAULT_TAG, Reference
 from imagefs.registry.mirrors import Client
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
 from imagefs.transfer.image_ingest import UnionCheck, ingest_image, named_image, warn_mismatch
-from imagefs.transfer.progress import Reporter
+from imagefs.transfer.progress import Reporter, decimal
 from imagefs.transfer.registry_source import RegistrySource
-from imagefs.transfer.selection import select_image
+from imagefs.transfer.selection import Selected, select_image
 
 
 def pull(
@@ -33,6 +35,53 @@ def pull(
 
     Raises: RegistryError, ContentError, StoreError, OSError; the image is then not visible, or as it was before.
     """
+    asked, source, root, selected = _selected(reference, client=client, platform=platform, reporter=reporter)
+    before = named_image(store, asked)
+    named = dataclasses.replace(asked, digest=root.digest)
+    image = ingest_image(source, store, selected, references=(named,), check=check, reporter=reporter, remote=source)
+    reporter.note(f"Digest: {root.digest}")
+    if before is not None and before.id == image.id:
+        reporter.note(f"Status: Image is up to date for {asked.familiar}")
+    else:
+        reporter.note(f"Status: Downloaded newer image for {asked.familiar}")
+    reporter.result(str(asked))
+    return image
+
+
+def foretell(
+    store: Store | None,
+    reference: Reference,
+    *,
+    client: Client,
+    platform: Platform | None,
+    reporter: Reporter,
+) -> None:
+    """Say what `pull` would download into *store*, None for one yet to be made; change nothing.
+
+    For each layer that it is there, how much of it is, or its size; then the bytes in all.
+
+    Raises: RegistryError, ContentError.
+    """
+    _, _, _, selected = _selected(reference, client=client, platform=platform, reporter=reporter)
+    missing = 0
+    seen: set[DiffId] = set()
+    for layer, diff_id in zip(selected.manifest.layers, selected.config.diff_ids, strict=True):
+        if diff_id in seen or (store is not None and store.has_layer(diff_id)):
+            reporter.note(f"{layer.digest.short}: Already exists")
+        elif layer.data is None:
+            kept = store.partial_size(layer.digest) if store is not None else 0
+            kept = kept if kept <= layer.size else 0
+            missing += layer.size - kept
+            already = f", {decimal(kept)} of it already there" if kept else ""
+            reporter.note(f"{layer.digest.short}: To download, {decimal(layer.size)}{already}")
+        seen.add(diff_id)
+    reporter.result(f"Would download {missing} bytes ({decimal(missing)})")
+
+
+def _selected(
+    reference: Reference, *, client: Client, platform: Platform | None, reporter: Reporter
+) -> tuple[Reference, RegistrySource, Descriptor, Selected]:
+    """Return the reference that is meant, where it is, what it points to now, and the image chosen there."""
     asked = reference.with_default_tag()
     if reference.tag is None and reference.digest is None:
         reporter.note(f"Using default tag: {DEFAULT_TAG}")
@@ -43,13 +92,4 @@ def pull(
     reporter.note(f"{asked.tag or asked}: Pulling from {asked.repository}")
     selected = select_image(source, (root,), platform=platform)
     warn_mismatch(selected, source.label, reporter)
-    before = named_image(store, asked)
-    named = dataclasses.replace(asked, digest=root.digest)
-    image = ingest_image(source, store, selected, references=(named,), check=check, reporter=reporter)
-    reporter.note(f"Digest: {root.digest}")
-    if before is not None and before.id == image.id:
-        reporter.note(f"Status: Image is up to date for {asked.familiar}")
-    else:
-        reporter.note(f"Status: Downloaded newer image for {asked.familiar}")
-    reporter.result(str(asked))
-    return image
+    return asked, source, root, selected

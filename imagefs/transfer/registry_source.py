@@ -3,7 +3,7 @@
 Receives a registry client and a reference; hands on documents and blobs.  It must never know how the client does it.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 
 from imagefs.errors import InvalidManifest, SizeMismatch
 from imagefs.oci import media_type
@@ -51,4 +51,7 @@ class RegistrySource:
         return raw
 
     def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
-        yield from self._client.blob(self._reference.repository, descriptor)
+        return self.resumed(descriptor, ())
+
+    def resumed(self, descriptor: Descriptor, received: Iterable[bytes]) -> Generator[bytes, None, None]:
+        yield from self._client.blob(self._reference.repository, descriptor, received)

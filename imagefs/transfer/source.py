@@ -4,7 +4,7 @@ Receives nothing; hands on the two protocols that registries, layouts and archiv
 one image on offer.  It must never know which kind of place it is.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,16 @@ class Source(Protocol):
         Close the generator where it is not used up.
 
         Raises: DigestMismatch, SizeMismatch, InvalidArchive or a RegistryError, at any piece.
+        """
+
+
+class RemoteSource(Source, Protocol):
+    """A source whose bytes come over a network: what came once should not have to come again."""
+
+    def resumed(self, descriptor: Descriptor, received: Iterable[bytes]) -> Generator[bytes, None, None]:
+        """Yield a layer like `blob`; *received*, its first bytes from an earlier attempt, come first.
+
+        Raises: as `blob`; DigestMismatch also where *received* was not what it should be.
         """
 
 

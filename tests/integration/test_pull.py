@@ -286,8 +286,17 @@ def test_an_interrupt_ends_a_pull_that_waits_for_the_network(tmp_path: Path) -> 
                 process.kill()
         server.shutdown()
     assert process.returncode == EXIT_INTERRUPTED
-    assert err == "imagefs: interrupted\n"
+    assert err == "imagefs: interrupted; what was downloaded is kept, the next pull goes on there\n"
     with Store.open(tmp_path / "store") as store:
         assert store.images() == ()
         store.sweep()
     assert not list((tmp_path / "store" / "ingest").iterdir())
+
+
+@needs_registry
+def test_a_dry_run_makes_no_store(tool: Tool, registry: Registry) -> None:
+    registry.push(ONE, "app/dry", "1")
+    status, out, err = tool.pull("--dry-run", "-q", f"{registry.host}/app/dry:1")
+    assert (status, err) == (0, "")
+    assert out[-1].startswith(f"Would download {sum(map(len, ONE.blobs))} bytes")
+    assert not tool.store.exists()

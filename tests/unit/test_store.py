@@ -239,6 +239,16 @@ def test_files_that_are_not_ours_are_left_alone(store: Store) -> None:
     ]
 
 
+def test_who_writes_next_removes_what_a_dead_writer_left(store: Store) -> None:
+    left = store.path / "ingest" / ("0" * 16)
+    left.write_text("left by a writer that died")
+    with store.new_layer() as live, store.writing():
+        assert not left.exists()
+        live.write(ONE)
+        live.commit(DiffId(Digest.of(ONE)), b"index")
+    assert store.has_layer(DiffId(Digest.of(ONE)))
+
+
 def test_what_a_live_writer_is_at_is_not_taken_for_stale(store: Store) -> None:
     image = add_image(store, [ONE], "one:1")
     with store.new_layer() as ingest:

@@ -1,5 +1,6 @@
 """One layer in one pass, and one image all or nothing."""
 
+import errno
 import gzip
 import io
 import threading
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from imagefs.errors import ContentError, DigestMismatch, InvalidLayer, RegistryUnavailable
-from imagefs.layer.index import decode
+from imagefs.layer.index import decode, encode
+from imagefs.layer.tar import scan
 from imagefs.oci.config import parse_config
 from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import DiffId, Digest, verified
 from imagefs.oci.manifest import Manifest, parse_manifest
 from imagefs.oci.reference import Reference
 from imagefs.store.store import Store
+from imagefs.transfer import layer_ingest
 from imagefs.transfer.image_ingest import ingest_image
 from imagefs.transfer.layer_ingest import ingest_layer
 from imagefs.transfer.progress import Reporter
@@ -48,7 +51,7 @@ def left_behind(store: Store) -> list[str]:
     ]
 
 
-def ingest(store: Store, blob: bytes, diff_id: str, *, blob_digest: str | None = None) -> None:
+def ingest(store: Store, blob: bytes, diff_id: str, *, blob_digest: str | None = None, is_big: bool = False) -> None:
     chunks = verified(pieces(blob), Digest.parse(blob_digest or sha256(blob)), -1, what="layer")
     with store.writing():
         ingest_layer(
@@ -58,6 +61,7 @@ def ingest(store: Store, blob: bytes, diff_id: str, *, blob_digest: str | None =
             name="the-layer",
             advance=lambda _: None,
             proceed=lambda: None,
+            is_big=is_big,
         )
 
 
@@ -69,6 +73,24 @@ def test_a_layer_is_kept_uncompressed_with_its_index(store: Store, compress: Cal
     changeset = decode(store.layer_index(diff_id))
     assert [entry.path for entry in changeset.entries] == [b"etc/motd"]
     assert changeset.whiteouts == {b"etc/old"}
+
+
+def test_a_big_layer_is_scanned_elsewhere_with_the_same_result(store: Store) -> None:
+    ingest(store, gzip.compress(LAYER), sha256(LAYER), is_big=True)
+    diff_id = DiffId(Digest.of(LAYER))
+    assert store.layer_path(diff_id).read_bytes() == LAYER
+    assert store.layer_index(diff_id) == encode(scan([LAYER]))
+
+
+def test_where_no_process_can_be_started_a_big_layer_is_scanned_here(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(layer_ingest, "ScanProcess", refuse)
+    ingest(store, LAYER, sha256(LAYER), is_big=True)
+    assert store.layer_index(DiffId(Digest.of(LAYER))) == encode(scan([LAYER]))
 
 
 def test_a_wrong_diff_id_keeps_nothing(store: Store) -> None:
@@ -88,9 +110,10 @@ def test_a_wrong_blob_is_called_so_even_where_it_breaks_the_tar_first(store: Sto
     "blob",
     [gzip.compress(LAYER)[:-20], b"\xff" * 1024, b"no tar at all" * 100, LAYER[:515], gzip.compress(b"x" * 5000)],
 )
-def test_what_is_no_complete_tar_is_refused_by_name(store: Store, blob: bytes) -> None:
+@pytest.mark.parametrize("is_big", [False, True])
+def test_what_is_no_complete_tar_is_refused_by_name(store: Store, blob: bytes, is_big: bool) -> None:
     with pytest.raises(ContentError) as caught:
-        ingest(store, blob, sha256(LAYER))
+        ingest(store, blob, sha256(LAYER), is_big=is_big)
     assert isinstance(caught.value, InvalidLayer)
     assert "the-layer" in str(caught.value)
     assert left_behind(store) == []
@@ -200,7 +223,7 @@ def test_a_union_that_is_refused_never_becomes_visible(store: Store) -> None:
     one = image(tars(2))
 
     def refuse(diff_ids: Sequence[DiffId]) -> None:
-        assert all(store.has_layer(diff_id) for diff_id in diff_ids)
+        assert all(store.layer_index(diff_id) for diff_id in diff_ids)
         raise InvalidLayer("hard link to nothing")
 
     with pytest.raises(InvalidLayer, match="hard link to nothing"):

@@ -3,10 +3,11 @@
 import _thread
 import functools
 import threading
+from collections import deque
 
 import pytest
 
-from imagefs.transfer.parallel import Behind, Proceed, run_all
+from imagefs.transfer.parallel import Behind, Job, Proceed, run_all
 
 
 def test_all_jobs_run_and_never_more_than_the_limit() -> None:
@@ -34,6 +35,19 @@ def test_all_jobs_run_and_never_more_than_the_limit() -> None:
 
 def test_no_jobs_are_done_at_once() -> None:
     run_all([], limit=3)
+
+
+def test_a_job_may_put_another_behind_those_that_wait() -> None:
+    done: list[str] = []
+    jobs: deque[Job] = deque()
+
+    def first(_: Proceed) -> None:
+        done.append("first")
+        jobs.append(lambda _: done.append("late"))
+
+    jobs += [first, lambda _: done.append("second")]
+    run_all(jobs, limit=1)
+    assert done == ["first", "second", "late"]
 
 
 def test_the_first_error_is_the_one_that_is_raised_and_the_others_stop() -> None:

@@ -1,7 +1,7 @@
 """What pull says and stores, against a registry client that answers from memory."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -64,9 +64,11 @@ class Memory:
         self.asked.append(f"{repository} {descriptor.digest}")
         return self.blobs[str(descriptor.digest)]
 
-    def blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, repository: str, descriptor: Descriptor, received: Iterable[bytes] = ()) -> Iterator[bytes]:
         self.asked.append(f"{repository} {descriptor.digest}")
-        return verified([self.blobs[str(descriptor.digest)]], descriptor.digest, descriptor.size, what="layer")
+        there = list(received)
+        rest = self.blobs[str(descriptor.digest)][sum(map(len, there)) :]
+        return verified([*there, rest], descriptor.digest, descriptor.size, what="layer")
 
 
 @pytest.fixture
