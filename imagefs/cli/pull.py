@@ -125,9 +125,12 @@ def union_check(store: "Store") -> "UnionCheck":
 
     What that takes, computing the union, is kept: the first look into the image is then for nothing.
     """
+    from imagefs.oci.digest import chain_id
 
     def check(diff_ids: "Sequence[DiffId]") -> None:
-        from imagefs.overlay.stored import store_tree  # not to be waited for where nothing is new
+        if store.tree_path(chain_id(diff_ids)).exists():
+            return  # nothing is new: then there is no need to wait for the import either
+        from imagefs.overlay.stored import store_tree
 
         store_tree(store, diff_ids)
 

@@ -18,7 +18,6 @@ from imagefs.oci.reference import Reference
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
 from imagefs.transfer.layer_download import download_layer
-from imagefs.transfer.layer_ingest import ingest_layer
 from imagefs.transfer.parallel import Job, Proceed, run_all
 from imagefs.transfer.progress import Reporter
 from imagefs.transfer.selection import Selected
@@ -76,6 +75,8 @@ def _ingest_layers(
     jobs: deque[Job] = deque()
 
     def fetch(layer: Descriptor, diff_id: DiffId, wait: bool, proceed: Proceed) -> None:
+        from imagefs.transfer.layer_ingest import ingest_layer  # and codecs: not to be waited for where nothing is new
+
         def received() -> None:
             slot.close()
             with fewer_missing:
