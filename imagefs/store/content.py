@@ -183,13 +183,11 @@ class LayerIngest:
         self._tar.write(data)
 
     def keep_index(self, diff_id: DiffId, index: bytes) -> None:
-        """Put *index* where that of *diff_id*, which the caller has verified, belongs.
+        """Put *index* where that of *diff_id*, which the caller has verified, belongs, in place of any that is there.
 
-        What reads only the index need not wait until the tar is durable.
+        What reads only the index need not wait until the tar is durable; one that was left there may be damaged.
         """
-        with Ingest(self._content.ingest_folder) as file:
-            file.write(index)
-            file.commit(self._content.index_path(diff_id))
+        self._content.replace_index(diff_id, index)
 
     def commit(self, diff_id: DiffId, index: bytes | None = None) -> None:
         """Make the layer durable under *diff_id*, which the caller has verified, with *index*, if not kept before.

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -67,13 +66,17 @@ def check(path: Path, *, create: bool) -> None:
 
 
 def _write_mark(path: Path) -> None:
-    temporary = path / f".imagefs-{secrets.token_hex(8)}"
-    with temporary.open("w") as file:
-        json.dump({"format": FORMAT}, file)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path / _MARK)
+    # One name for all, and the same bytes: what one that was killed left is finished by the next, and two at once do
+    # each other no harm.
+    temporary = path / f".imagefs-{'0' * 16}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, json.dumps({"format": FORMAT}).encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(FileNotFoundError):  # another was faster
+        temporary.rename(path / _MARK)
 
 
 _OWN = re.compile(

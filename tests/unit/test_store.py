@@ -239,6 +239,14 @@ def test_files_that_are_not_ours_are_left_alone(store: Store) -> None:
     ]
 
 
+def test_a_store_that_was_killed_while_it_was_made_is_made(tmp_path: Path) -> None:
+    (tmp_path / f".imagefs-{'0' * 16}").write_text('{"for')
+    with Store.open(tmp_path, create=True):
+        pass
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".imagefs-")]
+    Store.open(tmp_path).close()
+
+
 def test_who_writes_next_removes_what_a_dead_writer_left(store: Store) -> None:
     left = store.path / "ingest" / ("0" * 16)
     left.write_text("left by a writer that died")

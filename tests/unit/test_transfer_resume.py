@@ -3,11 +3,12 @@
 import contextlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from imagefs.cli.pull import union_check
 from imagefs.errors import DigestMismatch, RegistryUnavailable
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.platform import Platform
@@ -16,6 +17,7 @@ from imagefs.registry.client import RegistryClient
 from imagefs.registry.retry import RetryPolicy
 from imagefs.store.partial import Partial
 from imagefs.store.store import Store
+from imagefs.transfer.image_ingest import UnionCheck
 from imagefs.transfer.progress import Reporter
 from imagefs.transfer.pull import foretell, pull
 from tests.support.built_images import image, sha256, tar
@@ -40,7 +42,18 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def pulled(store: Store, registry: Registry, *, out: io.StringIO | None = None, dry_run: bool = False) -> list[str]:
+def accept(_: Sequence[DiffId]) -> None:
+    pass
+
+
+def pulled(
+    store: Store,
+    registry: Registry,
+    *,
+    out: io.StringIO | None = None,
+    dry_run: bool = False,
+    check: UnionCheck = accept,
+) -> list[str]:
     out = out or io.StringIO()
     client = RegistryClient(registry.host, retry=NO_RETRY)
     platform = Platform("linux", "amd64")
@@ -50,7 +63,7 @@ def pulled(store: Store, registry: Registry, *, out: io.StringIO | None = None, 
         if dry_run:
             foretell(store, reference, client=client, platform=platform, reporter=reporter)
         else:
-            pull(store, reference, client=client, platform=platform, check=lambda _: None, reporter=reporter)
+            pull(store, reference, client=client, platform=platform, check=check, reporter=reporter)
     return out.getvalue().splitlines()
 
 
@@ -217,6 +230,14 @@ def test_what_is_kept_of_a_layer_that_is_there_goes(store: Store, registry: Regi
     keep(store, BIG, BIG)
     pulled(store, registry)
     assert is_whole(store)
+
+
+def test_a_damaged_index_that_was_left_does_no_harm(store: Store, registry: Registry) -> None:
+    left = store.index_path(DiffId(Digest.of(BIG)))
+    left.write_bytes(b"damaged")
+    pulled(store, registry, check=union_check(store))
+    assert is_whole(store)
+    assert left.read_bytes() != b"damaged"
 
 
 def test_a_dry_run_says_what_is_there_and_what_is_not(store: Store, registry: Registry) -> None:
