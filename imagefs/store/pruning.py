@@ -62,7 +62,8 @@ def prunable(store: Store, *, tagged: bool = False) -> tuple[Image, ...]:
 def prune(store: Store, images: Sequence[Image]) -> Pruned:
     """Remove *images* with the names that they had when they were listed, and content that nobody needs.
 
-    An image that got another name meanwhile stays.  What other processes are bringing in is not touched.
+    An image that got another name meanwhile stays.  What other processes are bringing in is not touched; downloads that
+    were interrupted go.
     """
     untagged: list[str] = []
     deleted: list[Digest] = []
@@ -70,4 +71,4 @@ def prune(store: Store, images: Sequence[Image]) -> Pruned:
         if store.remove_names(image, tags=image.tags, digests=image.digests):
             deleted.append(image.id)
         untagged += [name.familiar for name in (*image.tags, *image.digests)]
-    return Pruned(tuple(untagged), tuple(deleted), store.sweep())
+    return Pruned(tuple(untagged), tuple(deleted), store.sweep(unfinished_s=0))

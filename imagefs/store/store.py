@@ -25,7 +25,7 @@ from imagefs.store import layout, mounts
 from imagefs.store.catalog import Catalog, Image
 from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, locked_temporary
 from imagefs.store.naming import find_image
-from imagefs.store.partial import Partial, Partials
+from imagefs.store.partial import KEPT_S, Partial, Partials
 
 
 def needs(image: Image) -> set[Digest]:
@@ -232,8 +232,8 @@ class Store:
         """
         return self._catalog.remove(image.id, tags=tags, digests=digests)
 
-    def sweep(self) -> int | None:
-        """Remove content that no image refers to, and unfinished downloads nobody went on with for long.
+    def sweep(self, *, unfinished_s: float = KEPT_S) -> int | None:
+        """Remove content that no image refers to, and downloads that nobody went on with for *unfinished_s* seconds.
 
         Returns how many bytes of the disk that freed.
 
@@ -254,7 +254,7 @@ class Store:
                             taken = disk_bytes(path)
                             path.unlink()
                             freed += taken
-                return freed + self._content.remove_stale_ingests() + self._partials.remove_old()
+                return freed + self._content.remove_stale_ingests() + self._partials.remove_old(unfinished_s)
         except BlockingIOError:
             return None  # a writer is at work; it finds `sweep-wanted`
 

@@ -86,6 +86,19 @@ def test_what_is_not_ours_and_what_others_are_writing_stays(store: Path) -> None
         assert (store / folder / "not-ours").read_text() == "x"
 
 
+def test_interrupted_downloads_go_and_those_under_way_stay(store: Path) -> None:
+    (store / "partial").mkdir()
+    interrupted, under_way = (store / "partial" / f"sha256-{digit * 64}" for digit in "ab")
+    interrupted.write_bytes(b"x" * 100_000)
+    with under_way.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        imagefs("--store", store, "rm", "kept:1")
+        assert interrupted.exists(), "whoever goes on with it may have it for a week"
+        imagefs("--store", store, "prune", "-f")
+        assert under_way.exists()
+    assert not interrupted.exists()
+
+
 def test_while_another_process_writes_space_is_freed_later(store: Path) -> None:
     with Store.open(store) as opened:
         with opened.writing():
