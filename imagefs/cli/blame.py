@@ -34,18 +34,18 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.cli.report import report
     from imagefs.cli.words import path_text
     from imagefs.diff.blame import blame
-    from imagefs.diff.side import Side
     from imagefs.oci.config import parse_config
     from imagefs.overlay.stored import Stack
     from imagefs.store.store import Store
     from imagefs.view.kept import KeptFiles
     from imagefs.view.opened import OpenedImages
+    from imagefs.view.tree import ImageTree
 
     status = 0
     with Store.open(namespace.store) as store:
         image = store.image(namespace.reference)
         config = parse_config(store.document(image.id), algorithm=image.id.algorithm)
-        side = Side(OpenedImages(store, KeptFiles()), Stack(image.diff_ids))
+        side = ImageTree(OpenedImages(store, KeptFiles()), Stack(image.diff_ids))
         asked = [clean(text) for text in namespace.paths]
         # What there is goes by its path without symlinks; what is gone, by the path as it was written.
         led = [found[0] if (found := side.find(path)) is not None else path for path in asked]

@@ -10,9 +10,9 @@ from imagefs.errors import ImagefsError, InvalidReference
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.diff.compare import Change
     from imagefs.diff.layers import LayerShare
-    from imagefs.diff.side import Side, Thing
     from imagefs.store.catalog import Image
     from imagefs.store.store import Store
+    from imagefs.view.tree import ImageTree, Thing
 
 _TROUBLE = 2
 _IGNORABLE = ("content", "target", "device", "mode", "owner", "times", "xattrs")
@@ -79,9 +79,9 @@ def run(namespace: argparse.Namespace) -> int:
 def _run(store: "Store", namespace: argparse.Namespace) -> int:
     from imagefs.diff.compare import compare
     from imagefs.diff.layers import layer_shares
-    from imagefs.diff.side import looked_at, named
     from imagefs.view.kept import KeptFiles
     from imagefs.view.opened import OpenedImages
+    from imagefs.view.tree import looked_at, named
 
     if namespace.null and not namespace.name_only:
         raise InvalidReference("-z", "it goes with --name-only")
@@ -104,7 +104,9 @@ def _run(store: "Store", namespace: argparse.Namespace) -> int:
     return 1 if differs else 0
 
 
-def _places(namespace: argparse.Namespace, old: "Side", new: "Side") -> "tuple[bytes, Thing | None, Thing | None]":
+def _places(
+    namespace: argparse.Namespace, old: "ImageTree", new: "ImageTree"
+) -> "tuple[bytes, Thing | None, Thing | None]":
     from imagefs.cli.paths import clean, not_found
 
     path = clean(namespace.path)
@@ -128,7 +130,7 @@ def _configs(store: "Store", old: "Image", new: "Image", printing: "_Printing") 
 class _Printing:
     """What is printed of differences, in the form that was asked for."""
 
-    def __init__(self, namespace: argparse.Namespace, old: "Side", new: "Side") -> None:
+    def __init__(self, namespace: argparse.Namespace, old: "ImageTree", new: "ImageTree") -> None:
         self._asked = namespace
         self._old = old
         self._new = new

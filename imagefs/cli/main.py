@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagefs import __version__
-from imagefs.cli import blame, diff, images, load, ls, mount, prune, pull, tags, verify
+from imagefs.cli import blame, diff, history, images, inside, load, ls, mount, prune, pull, tags, verify
 from imagefs.cli.report import report
 from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED
 from imagefs.store.location import default_store_path
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--debug", action="store_true", help="say on standard error what is being done")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in (pull, tags, load, ls, images, mount, diff, blame, prune, verify):
+    for family in (pull, tags, load, ls, images, history, inside, mount, diff, blame, prune, verify):
         family.register(commands)
     return top
 

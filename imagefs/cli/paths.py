@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from imagefs.errors import PathNotFound, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from imagefs.diff.side import Side
+    from imagefs.view.tree import ImageTree
 
 
 def clean(text: str) -> bytes:
@@ -14,7 +14,7 @@ def clean(text: str) -> bytes:
     return os.path.normpath(os.fsencode("/" + text)).lstrip(b"/")
 
 
-def not_found(side: "Side", path: bytes, reference: str) -> PathNotFound:
+def not_found(side: "ImageTree", path: bytes, reference: str) -> PathNotFound:
     """Return the error that says that *side*, the image *reference*, has nothing at *path*, with the nearest name."""
     import difflib
 

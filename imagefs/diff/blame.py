@@ -49,7 +49,8 @@ def blame(store: Store, config: ImageConfig, paths: Sequence[bytes]) -> list[lis
     """
     found: list[list[Touch]] = [[] for _ in paths]
     before: list[Named | None] = [None] * len(paths)
-    made_by = instructions(config)
+    made_by = [step.created_by for step, diff_id in config.steps() if diff_id is not None]
+    made_by = made_by or [""] * len(config.diff_ids)
     changesets: list[Changeset] = []
 
     def applied() -> Iterator[Changeset]:
@@ -70,18 +71,6 @@ def blame(store: Store, config: ImageConfig, paths: Sequence[bytes]) -> list[lis
                 touches.insert(0, touch)
         before = after
     return found
-
-
-def instructions(config: ImageConfig) -> tuple[str, ...]:
-    """Return for each layer, base first, the ``created_by`` of the step that made it; "" where there is no telling.
-
-    Steps that changed no file are marked so and have no layer; where the others are not as many as the layers, as
-    tools that squash layers leave it, none can be told.
-
-    Source: OCI image-spec, config.md, "history".
-    """
-    made = [step.created_by for step in config.history if not step.empty_layer]
-    return tuple(made) if len(made) == len(config.diff_ids) else ("",) * len(config.diff_ids)
 
 
 def _told(

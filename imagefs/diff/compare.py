@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from imagefs.diff.side import Side, Thing
 from imagefs.layer.changeset import Entry
+from imagefs.view.tree import ImageTree, Thing
 
 ASPECTS = ("type", "content", "target", "device", "mode", "owner", "times", "xattrs")
 """What may differ, in the order in which it is told."""
@@ -46,7 +46,11 @@ class Change:
 
 
 def compare(
-    old: Side, new: Side, *, at: tuple[bytes, Thing | None, Thing | None] | None = None, ignore: Collection[str] = ()
+    old: ImageTree,
+    new: ImageTree,
+    *,
+    at: tuple[bytes, Thing | None, Thing | None] | None = None,
+    ignore: Collection[str] = (),
 ) -> Iterator[Change]:
     """Yield what makes *new* another tree than *old*, leaving out what differs only in *ignore* (of IGNORABLE).
 
@@ -78,14 +82,14 @@ def compare(
             stack.append(_children(path, old, directories[0], new, directories[1]))
 
 
-def _same(old: Side, before: Thing, new: Side, after: Thing) -> bool:
+def _same(old: ImageTree, before: Thing, new: ImageTree, after: Thing) -> bool:
     if before.is_directory and after.is_directory:
         return old.digest(before.index) == new.digest(after.index)
     return before.place is not None and before.place == after.place
 
 
 def _children(
-    path: bytes, old: Side, before: Thing | None, new: Side, after: Thing | None
+    path: bytes, old: ImageTree, before: Thing | None, new: ImageTree, after: Thing | None
 ) -> Iterator[tuple[bytes, Thing | None, Thing | None]]:
     """Yield (path, thing before, thing after) of every name in one of two directories, in byte order.
 
@@ -142,7 +146,7 @@ def _content_bytes(thing: Thing | None) -> int:
     return thing.attributes.size if thing is not None and stat.S_ISREG(thing.attributes.mode) else 0
 
 
-def described(side: Side, thing: Thing) -> dict[str, object]:
+def described(side: ImageTree, thing: Thing) -> dict[str, object]:
     """Return everything known of *thing* as JSON has it; bytes that are not UTF-8 are shown as U+FFFD."""
     shown = thing.attributes
     entry = side.entry(thing)

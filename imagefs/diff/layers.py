@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imagefs.diff.compare import compare
-from imagefs.diff.side import looked_at
 from imagefs.oci.digest import DiffId
 from imagefs.overlay.stored import Stack
 from imagefs.view.opened import OpenedImages
+from imagefs.view.tree import looked_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,18 @@ class ImageConfig:
     labels: tuple[tuple[str, str], ...]
     container: Mapping[str, object] = field(hash=False)
 
+    def steps(self) -> tuple[tuple[History, DiffId | None], ...]:
+        """Return the history, oldest first, each step with the layer that it made; None for steps that made none.
+
+        Where not as many steps made a layer as there are layers, as tools that squash them leave it, nobody knows which
+        made which: then it is None for all.
+
+        Source: OCI image-spec, config.md, "history".
+        """
+        made = sum(not step.empty_layer for step in self.history)
+        layers = iter(self.diff_ids if made == len(self.diff_ids) else ())
+        return tuple((step, None if step.empty_layer else next(layers, None)) for step in self.history)
+
 
 def parse_config(raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:
     """Return the config that *raw* is; *algorithm* is that of the digest to compute.

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from imagefs.diff.compare import Change, compare
-from imagefs.diff.side import Side
 from imagefs.overlay.stored import Stack
 from imagefs.store.store import Store
 from imagefs.view.kept import KeptFiles
 from imagefs.view.opened import OpenedImages
+from imagefs.view.tree import ImageTree
 from tests.support.built_images import image, layout, sha256, write
 from tests.support.commands import imagefs, needs, run, umoci_unpack
 from tests.support.data import data_dir
@@ -64,7 +64,7 @@ def brute_force(old: Snapshot, new: Snapshot, *, started_ns: int) -> list[Told]:
 
 def ours(store: Store, old: str, new: str) -> list[Change]:
     images = OpenedImages(store, KeptFiles())
-    sides = [Side(images, Stack(store.image(name).diff_ids)) for name in (old, new)]
+    sides = [ImageTree(images, Stack(store.image(name).diff_ids)) for name in (old, new)]
     return [change for change in compare(*sides) if change.path]  # whose the root is, umoci and we see differently
 
 

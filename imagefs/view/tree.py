@@ -1,13 +1,14 @@
-"""One side of a comparison: an image, or its first layers, as a tree to look around in.
+"""An image, or its first layers, as a tree to look around in without a mount.
 
-Receives a store and an image; hands on listings, rows and entries.  The tree that was stored at pull is used, and made
-again where it is missing or damaged.
+Receives a store and an image; hands on things by path, listings, entries and contents.  The tree that was stored at
+pull is used, and made again where it is missing or damaged.  Knows no node ids.
 """
 
 import errno
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imagefs.errors import InvalidReference, printable
@@ -51,13 +52,13 @@ class Thing:
         return stat.S_ISDIR(self.attributes.mode)
 
 
-class Side:
+class ImageTree:
     """The tree of *stack*, looked at through *images*.  Methods raise BlobNotFound and InvalidLayer."""
 
     def __init__(self, images: OpenedImages, stack: Stack) -> None:
         self._images = images
         self.stack = stack
-        self._counterparts: tuple[Side, dict[int, int]] | None = None
+        self._counterparts: tuple[ImageTree, dict[int, int]] | None = None
 
     def root(self) -> Thing:
         """Return the root directory."""
@@ -78,8 +79,8 @@ class Side:
             return self._of_row(index)
         return Thing(listing.attributes(number), Place(self.stack.diff_ids[owner - 1], index), 0)
 
-    def counterparts(self, other: "Side") -> dict[int, int]:
-        """Return, by owner in a listing of *other*, what owner the same layer is in one of this side."""
+    def counterparts(self, other: "ImageTree") -> dict[int, int]:
+        """Return, by owner in a listing of *other*, what owner the same layer is in one of this."""
         if self._counterparts is None or self._counterparts[0] is not other:
             places = {diff_id: owner for owner, diff_id in enumerate(self.stack.diff_ids, 1)}
             same = {owner: places[id_] for owner, id_ in enumerate(other.stack.diff_ids, 1) if id_ in places}
@@ -102,10 +103,29 @@ class Side:
         assert thing.place is not None
         return self._images.open(thing.place.layer, thing.place.position)
 
-    def find(self, path: bytes) -> tuple[bytes, Thing] | None:
+    def walk(self) -> Iterator[tuple[bytes, Thing]]:
+        """Yield (path, thing) of all but the root: a directory before what is in it, names in byte order."""
+        # An explicit stack: a layer may nest directories deeper than Python likes to recurse.
+        stack = [self._children(b"", self.root())]
+        while stack:
+            found = next(stack[-1], None)
+            if found is None:
+                stack.pop()
+                continue
+            yield found
+            if found[1].is_directory:
+                stack.append(self._children(*found))
+
+    def _children(self, path: bytes, directory: Thing) -> Iterator[tuple[bytes, Thing]]:
+        listing = self.listing(directory)
+        prefix = path + b"/" if path else b""
+        for number in range(2, len(listing)):
+            yield prefix + listing.name(number), self.thing(listing, number)
+
+    def find(self, path: bytes, *, follow: bool = False) -> tuple[bytes, Thing] | None:
         """Return what *path* leads to, and its path without symlinks; None where it leads nowhere.
 
-        Symlinks among its parents are followed inside the image; what it names itself is not.
+        Symlinks among its parents are followed inside the image, what it names itself only with *follow*.
         """
         way: list[tuple[bytes, Thing]] = [(b"", self.root())]
         names = path.split(b"/")[::-1]
@@ -124,7 +144,7 @@ class Side:
             if number is None:
                 return None
             thing = self.thing(listing, number)
-            if stat.S_ISLNK(thing.attributes.mode) and any(names):
+            if stat.S_ISLNK(thing.attributes.mode) and (follow or any(names)):
                 followed += 1
                 if followed > _MOST_FOLLOWED:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), printable(path))
@@ -153,8 +173,8 @@ def named(store: Store, text: str) -> tuple[Image, Stack]:
     return image, Stack(image.diff_ids[:count])
 
 
-def looked_at(images: OpenedImages, stack: Stack, *, passing: bool) -> Side:
-    """Return the side of *stack*; the tree of one that is only *passing*, no image's, is not kept in the store."""
+def looked_at(images: OpenedImages, stack: Stack, *, passing: bool) -> ImageTree:
+    """Return the tree of *stack*; that of one that is only *passing*, no image's, is not kept in the store."""
     if passing:
         images.enter_passing(stack)
-    return Side(images, stack)
+    return ImageTree(images, stack)
