@@ -9,7 +9,7 @@ import pytest
 
 from imagefs.store.store import Store
 from tests.support.commands import imagefs, needs, run
-from tests.support.data import data_dir
+from tests.support.data import data_dir, needs_data
 from tests.support.images import add_image
 from tests.support.layers import dir_, file, layer, link, opaque, symlink, whiteout
 from tests.support.mounts import needs_root
@@ -53,10 +53,10 @@ def blob(layout: Path, digest: str) -> Path:
     return layout.joinpath("blobs", *digest.split(":"))
 
 
+@needs_data
 def test_every_entry_of_a_nasty_image_is_blamed_on_the_newest_layer_that_has_it(tmp_path: Path) -> None:
     data = data_dir()
-    if data is None:
-        pytest.skip("the images for tests are not here")
+    assert data is not None
     layout = data / "images" / "small"
     imagefs("--store", tmp_path / "store", "load", "-q", layout)
     with Store.open(tmp_path / "store") as store:
