@@ -1,4 +1,4 @@
-"""``inspect``, ``tag``, ``rm``: what an image is, and what it is called."""
+"""``inspect``, ``tag``, ``untag``, ``rm``: what an image is, and what it is called."""
 
 import argparse
 import json
@@ -32,6 +32,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     tag.add_argument("source", metavar="SOURCE", help="a name or ID of an image in the store")
     tag.add_argument("target", metavar="TARGET", help="REPOSITORY[:TAG]")
     tag.set_defaults(run=run_tag)
+
+    untag = commands.add_parser(
+        "untag",
+        help="take names from images",
+        description="Take names from images; an image without a name stays in the store until it is pruned.",
+    )
+    untag.add_argument("references", nargs="+", metavar="REF", help="a name, or an ID for all names of the image")
+    untag.set_defaults(run=run_untag)
 
     rm = commands.add_parser(
         "rm",
@@ -103,6 +111,22 @@ def run_tag(namespace: argparse.Namespace) -> int:
         if not store.tag(store.image(namespace.source), target.with_default_tag()):
             raise ImageNotFound(namespace.source, "it was removed meanwhile")
     return 0
+
+
+def run_untag(namespace: argparse.Namespace) -> int:
+    """Take the names away; those that are not there are reported, the others go all the same."""
+    from imagefs.cli.report import report
+    from imagefs.store.removal import untag
+
+    statuses = []
+    with _open(namespace.store) as store:
+        for reference in namespace.references:
+            try:
+                for name in untag(store, reference):
+                    print(f"Untagged: {name}")
+            except ImagefsError as error:
+                statuses.append(report(error))
+    return statuses[0] if statuses else 0
 
 
 def run_rm(namespace: argparse.Namespace) -> int:

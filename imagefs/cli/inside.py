@@ -1,17 +1,20 @@
-"""``cat`` and ``export``: what is in an image, without a mount."""
+"""``cat``, ``cp`` and ``export``: what is in an image, without a mount."""
 
 import argparse
-import contextlib
+import errno
+import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from imagefs.errors import ImagefsError, UsageError
+from imagefs.cli.output import written
+from imagefs.cli.paths import clean, found_at, opened_tree
+from imagefs.errors import EXIT_FAILURE, ImagefsError, UsageError, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from imagefs.view.tree import ImageTree
+    from imagefs.view.tree import ImageTree, Thing
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -27,6 +30,19 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     cat.add_argument("reference", metavar="REF")
     cat.add_argument("paths", nargs="+", metavar="PATH")
     cat.set_defaults(run=run_cat)
+
+    cp = commands.add_parser(
+        "cp",
+        help="copy files and directories out of an image",
+        description="Copy what is at PATH in an image to DEST, as docker cp does: a file, or a directory with all that"
+        " is in it, or with PATH/. only that. If DEST is a directory, the copy is put into it. With - as DEST, a tar is"
+        " written to standard output. Symlinks are copied as they are; below DEST none is followed.",
+    )
+    cp.add_argument("-a", "--archive", action="store_true", help="keep owners, setuid bits, attributes and devices")
+    cp.add_argument("-L", "--follow-link", action="store_true", help="if PATH is a symlink, copy what it leads to")
+    cp.add_argument("source", metavar="REF:PATH")
+    cp.add_argument("destination", metavar="DEST")
+    cp.set_defaults(run=run_cp)
 
     export = commands.add_parser(
         "export",
@@ -44,7 +60,7 @@ def run_cat(namespace: argparse.Namespace) -> int:
     from imagefs.cli.report import report
 
     statuses = []
-    with _tree(namespace) as tree:
+    with opened_tree(namespace.store, namespace.reference) as tree:
         for path in namespace.paths:
             try:
                 _print_file(tree, path, namespace.reference)
@@ -56,19 +72,11 @@ def run_cat(namespace: argparse.Namespace) -> int:
 
 
 def _print_file(tree: "ImageTree", text: str, reference: str) -> None:
-    import errno
-    import os
-
-    from imagefs.cli.paths import clean, not_found
-
-    path = clean(text)
-    found = tree.find(path, follow=True)
-    if found is None:
-        raise not_found(tree, path, reference)
-    if not stat.S_ISREG(found[1].attributes.mode):
-        number = errno.EISDIR if found[1].is_directory else errno.EINVAL
+    _, thing = found_at(tree, text, reference, follow=True)
+    if not stat.S_ISREG(thing.attributes.mode):
+        number = errno.EISDIR if thing.is_directory else errno.EINVAL
         raise OSError(number, "it is no regular file" if number == errno.EINVAL else os.strerror(number), f"/{text}")
-    file = tree.open(found[1])
+    file = tree.open(thing)
     offset = 0
     while piece := file.read(offset, _CHUNK_BYTES):
         sys.stdout.buffer.write(piece)
@@ -76,42 +84,61 @@ def _print_file(tree: "ImageTree", text: str, reference: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def run_export(namespace: argparse.Namespace) -> int:
-    """Write the tar; a file that could not be written to its end is removed."""
+def run_cp(namespace: argparse.Namespace) -> int:
+    """Copy; things that cannot be copied as asked are reported, and make the exit status 1."""
+    from imagefs.cli.words import path_text
     from imagefs.view.flat_tar import write_tar
 
-    if namespace.output is None and sys.stdout.isatty():
-        raise UsageError("refusing to write a tar to a terminal; use --output FILE, or a pipe")
-    with _tree(namespace) as tree:
-        if namespace.output is None:
-            write_tar(tree, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+    # No reference has ":/" in it, so that is where a path begins; else a path may begin after the last colon.
+    at = namespace.source.find(":/")
+    at = at if at >= 0 else namespace.source.rfind(":")
+    reference, text = namespace.source[:at], namespace.source[at + 1 :]
+    if at < 1 or not text:
+        raise UsageError(f"expected REF:PATH such as alpine:3.20:/etc, found '{printable(namespace.source)}'")
+    left_out: list[str] = []
+    with opened_tree(namespace.store, reference) as tree:
+        only_content = text.endswith("/.") or not clean(text)
+        top = found_at(tree, text, reference, follow=namespace.follow_link or text.endswith(("/", "/.")))
+        name = b"" if only_content else clean(text).rpartition(b"/")[2]
+        if namespace.destination == "-":
+            with written(None) as out:
+                write_tar(tree, out, top, name=name)
             return 0
-        with _whole(namespace.output) as out:
-            write_tar(tree, out)
+        _copy(tree, top, name, namespace, lambda path, why: left_out.append(f"{path_text(path)}: {why}"))
+    for line in left_out:
+        print(f"imagefs: not copied: {line}", file=sys.stderr)
+    return EXIT_FAILURE if left_out else 0
+
+
+def _copy(
+    tree: "ImageTree",
+    top: "tuple[bytes, Thing]",
+    name: bytes,
+    asked: argparse.Namespace,
+    left_out: "Callable[[bytes, str], None]",
+) -> None:
+    """Copy *top* to where docker cp would: into DEST, or as DEST, under which *name* is then not used."""
+    from imagefs.view.copying import Copy
+
+    folder = Path(asked.destination).resolve()
+    if not folder.is_dir():
+        if folder.exists() and top[1].is_directory:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), asked.destination)
+        if asked.destination.endswith("/") and not top[1].is_directory:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), asked.destination)
+        folder, name = folder.parent, os.fsencode(folder.name)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with Copy(tree, descriptor, archive=asked.archive, left_out=left_out) as copy:
+            copy.copy(*top, name)
+    finally:
+        os.close(descriptor)
+
+
+def run_export(namespace: argparse.Namespace) -> int:
+    """Write the tar."""
+    from imagefs.view.flat_tar import write_tar
+
+    with opened_tree(namespace.store, namespace.reference) as tree, written(namespace.output) as out:
+        write_tar(tree, out)
     return 0
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open *path* for writing; what is there when the context ends with an error is removed."""
-    with path.open("wb") as out:
-        try:
-            yield out
-        except BaseException:
-            if path.is_file():
-                path.unlink()
-            raise
-
-
-@contextlib.contextmanager
-def _tree(namespace: argparse.Namespace) -> "Iterator[ImageTree]":
-    from imagefs.store.store import Store
-    from imagefs.view.kept import KeptFiles
-    from imagefs.view.opened import OpenedImages
-    from imagefs.view.tree import looked_at, named
-
-    with Store.open(namespace.store) as store:
-        image, stack = named(store, namespace.reference)
-        images = OpenedImages(store, KeptFiles(), verify=True)
-        yield looked_at(images, stack, passing=stack.diff_ids != image.diff_ids)

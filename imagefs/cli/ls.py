@@ -1,4 +1,4 @@
-"""``ls``: the images of the store, as docker lists them."""
+"""``ls``: the images of the store, as docker lists them; with a path, what is in one of them."""
 
 import argparse
 import datetime
@@ -7,11 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from imagefs.cli.listing import Lister, aligned
+from imagefs.cli.paths import found_at, opened_tree
+from imagefs.cli.words import path_text
+from imagefs.errors import ImagefsError, UsageError
+
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.oci.reference import Reference
     from imagefs.store.catalog import Image
     from imagefs.store.store import Store
     from imagefs.view.namespace import Directory
+    from imagefs.view.tree import ImageTree, Thing
 
 NONE = "<none>"
 _HEADINGS = {
@@ -34,7 +40,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     ls = commands.add_parser(
         "ls",
         help="list images",
-        description="List images, newest first, a line for each tag.",
+        description="List images, newest first, a line for each tag; or with PATH, what is there in the image REF.",
         epilog="--format takes json (an object a line), a Go template such as '{{.Repository}}:{{.Tag}}', or 'table'"
         f" and a template; fields are {', '.join(_HEADINGS)}. --filter may be given again: of one key any may match, of"
         " several keys all must. Keys are dangling, before, since, until, label, label! and reference, whose ** also"
@@ -52,11 +58,18 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     ls.add_argument(
         "reference", nargs="?", metavar="REF", help="only this repository, or repository:tag; * and ? match"
     )
+    ls.add_argument("-l", "--long", action="store_true", help="with PATH: also print modes, owners, sizes and times")
+    ls.add_argument("-n", "--numeric", action="store_true", help="with -l: owners as numbers, not the image's names")
+    ls.add_argument("paths", nargs="*", metavar="PATH", help="in the image REF, which may be REF@layer:N")
     ls.set_defaults(run=run)
 
 
 def run(namespace: argparse.Namespace) -> int:
     """Print the images.  A store that does not exist yet has none."""
+    if namespace.paths:
+        return _run_inside(namespace)
+    if namespace.long:
+        raise UsageError("-l lists what is in an image; give its name and a path, such as: imagefs ls -l alpine /")
     from imagefs.cli.template import compiled
     from imagefs.store import layout
     from imagefs.store.store import Store
@@ -82,6 +95,39 @@ def run(namespace: argparse.Namespace) -> int:
     else:
         _print_table(records, namespace, fill)
     return 0
+
+
+def _run_inside(namespace: argparse.Namespace) -> int:
+    """List paths of an image; one that is not there is reported, the others are listed all the same."""
+    from imagefs.cli.report import report
+
+    statuses = []
+    with opened_tree(namespace.store, namespace.reference) as tree:
+        lister = Lister(tree, numeric=namespace.numeric) if namespace.long else None
+        for number, text in enumerate(namespace.paths):
+            try:
+                path, thing = found_at(tree, text, namespace.reference, follow=text.endswith("/") or not namespace.long)
+                if len(namespace.paths) > 1 and thing.is_directory:
+                    print("\n" * (number > 0) + f"{text}:")
+                _list_inside(tree, path, thing, lister)
+            except BrokenPipeError:
+                raise
+            except (ImagefsError, OSError) as error:
+                statuses.append(report(error))
+    return statuses[0] if statuses else 0
+
+
+def _list_inside(tree: "ImageTree", path: bytes, thing: "Thing", lister: Lister | None) -> None:
+    if thing.is_directory:
+        things = [(path_text(at.rpartition(b"/")[2], root=""), one) for at, one in tree.children(path, thing)]
+    else:
+        things = [(path_text(path), thing)]
+    if lister is None:
+        for name, _ in things:
+            print(name)
+    else:
+        for line in aligned([lister.cells(name, one) for name, one in things]):
+            print(line)
 
 
 def _print_table(

@@ -1,6 +1,7 @@
 """``imagefs``: options common to all commands, and the last place where errors are caught."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagefs import __version__
-from imagefs.cli import blame, diff, history, images, inside, load, ls, mount, prune, pull, tags, verify
+from imagefs.cli import blame, diff, find, history, images, inside, load, ls, mount, prune, pull, save, tags, verify
 from imagefs.cli.report import report
 from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED
 from imagefs.store.location import default_store_path
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--debug", action="store_true", help="say on standard error what is being done")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in (pull, tags, load, ls, images, history, inside, mount, diff, blame, prune, verify):
+    for family in (pull, tags, load, save, ls, images, history, inside, find, mount, diff, blame, prune, verify):
         family.register(commands)
     return top
 
@@ -40,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; errors are one sentence on standard error."""
     debug = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where a test has put something else there
+            stream.reconfigure(errors="backslashreplace")  # what a terminal's own alphabet lacks must not end a command
     try:
         namespace = parser().parse_args(argv)
         debug = namespace.debug

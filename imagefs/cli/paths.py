@@ -1,12 +1,46 @@
-"""Paths inside images as people type them."""
+"""Images as people name them to look inside, and paths in there as people type them."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagefs.errors import PathNotFound, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from imagefs.view.tree import ImageTree
+    from imagefs.view.tree import ImageTree, Thing
+
+
+@contextlib.contextmanager
+def opened_tree(store_path: Path, reference: str) -> "Iterator[ImageTree]":
+    """Open the tree of the image *reference*, which may end in ``@layer:N``, in the store at *store_path*.
+
+    Files are compared with their digests before any of them is read.
+
+    Raises: StoreError, InvalidReference.
+    """
+    from imagefs.store.store import Store
+    from imagefs.view.kept import KeptFiles
+    from imagefs.view.opened import OpenedImages
+    from imagefs.view.tree import looked_at, named
+
+    with Store.open(store_path) as store:
+        image, stack = named(store, reference)
+        images = OpenedImages(store, KeptFiles(), verify=True)
+        yield looked_at(images, stack, passing=stack.diff_ids != image.diff_ids)
+
+
+def found_at(tree: "ImageTree", text: str, reference: str, *, follow: bool) -> "tuple[bytes, Thing]":
+    """Return what the path *text* leads to in *tree*, the image *reference*, and its path without symlinks.
+
+    Raises: PathNotFound, OSError.
+    """
+    path = clean(text)
+    found = tree.find(path, follow=follow)
+    if found is None:
+        raise not_found(tree, path, reference)
+    return found
 
 
 def clean(text: str) -> bytes:

@@ -4,21 +4,27 @@ import argparse
 import contextlib
 import gc
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagefs.errors import EXIT_INTERRUPTED
+from imagefs.errors import EXIT_INTERRUPTED, NoMatchingPlatform, RegistryError, UnsupportedMediaType, UsageError
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from collections.abc import Iterator, Sequence
 
     from imagefs.oci.digest import DiffId
     from imagefs.oci.platform import Platform
+    from imagefs.oci.reference import Reference
     from imagefs.store.store import Store
     from imagefs.transfer.image_ingest import UnionCheck
+    from imagefs.transfer.progress import Reporter
 
+_POLICIES = ("always", "missing", "newer", "never")
+_SIGNATURE = re.compile(r"sha256-[0-9a-f]{64}(\..*)?")
+"""Tags under which registries keep what belongs to an image: signatures, attestations, lists of these."""
 _DEFAULT_PLATFORM_VARIABLE = "DOCKER_DEFAULT_PLATFORM"
 
 
@@ -33,6 +39,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add_platform_option(command)
     command.add_argument("-q", "--quiet", action="store_true", help="print only the full name of each image")
+    command.add_argument(
+        "--policy",
+        choices=_POLICIES,
+        default="always",
+        help="ask the registry always (the default), only if the image is missing, never, or, newer: use what is there"
+        " where the registry fails",
+    )
+    command.add_argument("-a", "--all-tags", action="store_true", help="pull all tags that the registry lists")
     command.add_argument("-n", "--dry-run", action="store_true", help="only say what would be downloaded")
     add_registry_options(command)
     command.add_argument("references", nargs="+", metavar="REF", help="NAME[:TAG] or NAME@DIGEST")
@@ -68,24 +82,18 @@ def run(namespace: argparse.Namespace) -> int:
     """Pull all references and return the exit status of the first that failed, 0 if none did."""
     from imagefs.cli.report import report
     from imagefs.oci.reference import Reference
-    from imagefs.registry.mirrors import open_endpoints
     from imagefs.transfer.progress import Reporter
-    from imagefs.transfer.pull import foretell, pull
 
     platform = wanted_platform(namespace)
     references = [Reference.parse(text) for text in namespace.references]
+    if namespace.all_tags and any(reference.tag or reference.digest for reference in references):
+        raise UsageError("a tag or digest can't be used with --all-tags/-a")
     reporter = Reporter(sys.stdout, sys.stderr, quiet=namespace.quiet)
     status = 0
     with collector_paused(), _store(namespace) as store:
         for reference in references:
             try:
-                client = open_endpoints(reference, tls_verify=namespace.tls_verify, authfile=namespace.authfile)
-                with contextlib.closing(client):
-                    if store is None or namespace.dry_run:
-                        foretell(store, reference, client=client, platform=platform, reporter=reporter)
-                    else:
-                        check = union_check(store)
-                        pull(store, reference, client=client, platform=platform, check=check, reporter=reporter)
+                _pull(store, reference, platform, namespace, reporter)
             except BrokenPipeError:
                 raise
             except KeyboardInterrupt:
@@ -97,6 +105,51 @@ def run(namespace: argparse.Namespace) -> int:
                 code = report(error)
                 status = status or code
     return status
+
+
+def _pull(
+    store: "Store | None",
+    reference: "Reference",
+    platform: "Platform | None",
+    asked: argparse.Namespace,
+    reporter: "Reporter",
+) -> None:
+    from imagefs.transfer.pull import foretell, pull, settled
+
+    if not asked.all_tags and settled(store, reference, policy=asked.policy, platform=platform, reporter=reporter):
+        return
+    from imagefs.registry.mirrors import open_endpoints
+
+    client = open_endpoints(reference, tls_verify=asked.tls_verify, authfile=asked.authfile)
+    with contextlib.closing(client):
+        wanted = [reference]
+        if asked.all_tags:
+            tags = [tag for tag in client.tags(reference.repository) if not _SIGNATURE.fullmatch(tag)]
+            wanted = [reference.with_tag(tag) for tag in tags]
+        for one in wanted:
+            try:
+                if asked.all_tags and settled(store, one, policy=asked.policy, platform=platform, reporter=reporter):
+                    continue
+                if store is None or asked.dry_run:
+                    foretell(store, one, client=client, platform=platform, reporter=reporter)
+                else:
+                    check = union_check(store)
+                    pull(store, one, client=client, platform=platform, check=check, reporter=reporter)
+            except (UnsupportedMediaType, NoMatchingPlatform) as error:
+                if not asked.all_tags:
+                    raise
+                reporter.warn(f"{one.familiar} is left out: {error}")
+            except RegistryError as error:
+                if asked.policy != "newer" or not _is_there(store, one, platform):
+                    raise
+                reporter.warn(f"{error}; the image that is there is used")
+                reporter.result(str(one.with_default_tag()))
+
+
+def _is_there(store: "Store | None", reference: "Reference", platform: "Platform | None") -> bool:
+    from imagefs.transfer.pull import in_store
+
+    return store is not None and in_store(store, reference.with_default_tag(), platform) is not None
 
 
 def _store(namespace: argparse.Namespace) -> "contextlib.AbstractContextManager[Store | None]":

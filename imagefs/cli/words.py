@@ -52,12 +52,12 @@ def age(seconds: int) -> str:
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\a": "\\a", '"': '\\"', "\\": "\\\\"}
 
 
-def path_text(path: bytes) -> str:
-    """Return *path*, from the root of an image, so that a line or a terminal can hold it.
+def path_text(path: bytes, *, root: str = "/") -> str:
+    """Return *path*, behind *root*, that of an image, so that a line or a terminal can hold it.
 
     As git does: where there is anything but printable UTF-8, in double quotes with C's escapes, else as it is.
     """
-    text = "/" + path.decode("utf-8", "surrogateescape")
+    text = root + path.decode("utf-8", "surrogateescape")
     if text.isprintable() and not set(text) & _ESCAPES.keys():
         return text
     return f'"{"".join(map(_escaped, text))}"'

@@ -216,8 +216,10 @@ class Catalog:
             _put_tag(connection, reference, str(image))
             return True
 
-    def remove(self, image: Digest, *, tags: tuple[Reference, ...], digests: tuple[Reference, ...]) -> bool:
-        """Remove these names of *image*, as far as they still are its; then the image, if none is left.
+    def remove(
+        self, image: Digest, *, tags: tuple[Reference, ...], digests: tuple[Reference, ...], keep: bool = False
+    ) -> bool:
+        """Remove these names of *image*, as far as they still are its; then the image, if none is left, unless *keep*.
 
         Returns whether the image is gone.
         """
@@ -232,6 +234,8 @@ class Catalog:
                     "DELETE FROM digests WHERE repository = ? AND digest = ? AND image = ?",
                     (reference.name, str(reference.digest), str(image)),
                 )
+            if keep:
+                return False
             named = connection.execute(
                 "SELECT 1 FROM tags WHERE image = ?1 UNION ALL SELECT 1 FROM digests WHERE image = ?1", (str(image),)
             ).fetchone()

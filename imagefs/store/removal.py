@@ -1,4 +1,4 @@
-"""What removing an image by name or by ID means: docker's rules, over the store.
+"""What removing an image, or its names, by name or by ID means: docker's rules, over the store.
 
 Receives what the user typed; hands on what was untagged and deleted.
 """
@@ -46,8 +46,24 @@ def remove(store: Store, wanted: str, *, force: bool = False) -> Removal:
     gone = store.remove_names(image, tags=tags, digests=digests)
     if gone:
         store.sweep()
-    untagged = tuple(f"{tag.familiar_name}:{tag.tag}" for tag in tags) + tuple(name.familiar for name in digests)
-    return Removal(untagged=untagged, deleted=image.id if gone else None)
+    return Removal(untagged=_shown(tags, digests), deleted=image.id if gone else None)
+
+
+def untag(store: Store, wanted: str) -> tuple[str, ...]:
+    """Remove the name *wanted*, or all names of the image of the ID *wanted*, and return them; the image stays.
+
+    Raises: ImageNotFound, InvalidReference.
+    """
+    image = store.image(wanted)
+    tags, digests = _names_meant(image, wanted)
+    if not tags and not digests:
+        tags, digests = image.tags, image.digests
+    store.remove_names(image, tags=tags, digests=digests, keep=True)
+    return _shown(tags, digests)
+
+
+def _shown(tags: tuple[Reference, ...], digests: tuple[Reference, ...]) -> tuple[str, ...]:
+    return tuple(f"{tag.familiar_name}:{tag.tag}" for tag in tags) + tuple(name.familiar for name in digests)
 
 
 def _names_meant(image: Image, wanted: str) -> tuple[tuple[Reference, ...], tuple[Reference, ...]]:

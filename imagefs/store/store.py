@@ -148,9 +148,15 @@ class Store:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold off sweeping: what is in the store on entering, or is committed inside, stays until leaving."""
-        with self._lock(fcntl.LOCK_SH):
+        with self.keeping():
             # A writer that was killed never comes to this, so whoever writes next does.
             self._content.remove_stale_ingests()
+            yield
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Hold off sweeping, like `writing`, for who only reads content for some time."""
+        with self._lock(fcntl.LOCK_SH):
             yield
         if not self.read_only and (self.path / "sweep-wanted").exists():
             self.sweep()
@@ -225,12 +231,14 @@ class Store:
         """Let *reference*, which has a tag, name *image*; return False where the image is gone meanwhile."""
         return self._catalog.tag(image.id, reference)
 
-    def remove_names(self, image: Image, *, tags: tuple[Reference, ...], digests: tuple[Reference, ...]) -> bool:
+    def remove_names(
+        self, image: Image, *, tags: tuple[Reference, ...], digests: tuple[Reference, ...], keep: bool = False
+    ) -> bool:
         """Remove names of *image*; with its last name the image goes too, its content only with the next `sweep`.
 
-        Returns whether the image is gone.
+        With *keep* it stays, without a name.  Returns whether the image is gone.
         """
-        return self._catalog.remove(image.id, tags=tags, digests=digests)
+        return self._catalog.remove(image.id, tags=tags, digests=digests, keep=keep)
 
     def sweep(self, *, unfinished_s: float = KEPT_S) -> int | None:
         """Remove content that no image refers to, and downloads that nobody went on with for *unfinished_s* seconds.

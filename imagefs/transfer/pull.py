@@ -6,9 +6,10 @@ docker's words.
 
 import dataclasses
 
+from imagefs.errors import ImageNotFound
 from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import DiffId
-from imagefs.oci.platform import Platform
+from imagefs.oci.platform import Platform, select
 from imagefs.oci.reference import DEFAULT_TAG, Reference
 from imagefs.registry.mirrors import Client
 from imagefs.store.catalog import Image
@@ -46,6 +47,37 @@ def pull(
         reporter.note(f"Status: Downloaded newer image for {asked.familiar}")
     reporter.result(str(asked))
     return image
+
+
+def settled(
+    store: Store | None, reference: Reference, *, policy: str, platform: Platform | None, reporter: Reporter
+) -> bool:
+    """Return whether *policy* is content with what *store* has, without asking the registry; then say so.
+
+    *policy*, in podman's words: ``always`` and ``newer`` ask, ``missing`` only where no image of that name, for the
+    *platform* if one is given, is there, ``never`` does not.
+
+    Raises: ImageNotFound, for ``never`` where there is none.
+    """
+    if policy not in ("missing", "never"):
+        return False
+    asked = reference.with_default_tag()
+    if store is None or in_store(store, asked, platform) is None:
+        if policy == "never":
+            raise ImageNotFound(asked.familiar, "and the policy is never to pull")
+        return False
+    reporter.note(f"Status: Image is in the store, the registry was not asked for {asked.familiar}")
+    reporter.result(str(asked))
+    return True
+
+
+def in_store(store: Store, reference: Reference, platform: Platform | None) -> Image | None:
+    """Return the image that *reference*, with a tag or digest, names in *store*; None if it is not for *platform*."""
+    image = named_image(store, reference)
+    if image is None or platform is None:
+        return image
+    there = Platform.parse(image.platform, default=platform)
+    return None if select(platform, [there], same_architecture=True) is None else image
 
 
 def foretell(

@@ -12,6 +12,7 @@ import io
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from typing import IO
 
 from imagefs.layer.changeset import Entry
@@ -29,14 +30,14 @@ _TYPES = {
 }
 
 
-def write_tar(tree: ImageTree, out: IO[bytes]) -> None:
-    """Write *tree*, its root left out, to *out*, which need not seek.
+def write_tar(tree: ImageTree, out: IO[bytes], top: tuple[bytes, Thing] | None = None, *, name: bytes = b"") -> None:
+    """Write *tree*, its root left out, to *out*, which need not seek; or only *top*, with its path, under *name*.
 
     Raises: StoreError, ContentError, OSError.
     """
     names: dict[int, bytes] = {}
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
-        for path, thing in tree.walk():
+        for path, thing in _named(tree, top, name) if top is not None else tree.walk():
             shown = thing.attributes
             first = names.setdefault(shown.ino, path) if shown.nlink > 1 and not thing.is_directory else path
             info = _described(path, thing, tree.entry(thing))
@@ -47,6 +48,16 @@ def write_tar(tree: ImageTree, out: IO[bytes]) -> None:
                 archive.addfile(info, _Reader(tree.open(thing)))
             else:
                 archive.addfile(info)
+
+
+def _named(tree: ImageTree, top: tuple[bytes, Thing], name: bytes) -> Iterator[tuple[bytes, Thing]]:
+    """Yield *top* and all below it, with *name* in the place of its path; b"" leaves *top* itself out."""
+    path, thing = top
+    if name:
+        yield name, thing
+    if thing.is_directory:
+        for at, one in tree.walk(top):
+            yield b"/".join(filter(None, (name, at[len(path) :].lstrip(b"/")))), one
 
 
 def _described(path: bytes, thing: Thing, entry: Entry) -> tarfile.TarInfo:

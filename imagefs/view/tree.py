@@ -103,20 +103,26 @@ class ImageTree:
         assert thing.place is not None
         return self._images.open(thing.place.layer, thing.place.position)
 
-    def walk(self) -> Iterator[tuple[bytes, Thing]]:
-        """Yield (path, thing) of all but the root: a directory before what is in it, names in byte order."""
+    def walk(
+        self, top: tuple[bytes, Thing] | None = None, *, depth: int | None = None
+    ) -> Iterator[tuple[bytes, Thing]]:
+        """Yield (path, thing) of all below *top*, a directory with its path, the root where none is given.
+
+        A directory comes before what is in it, names in byte order.  *depth* says how many levels to go down.
+        """
         # An explicit stack: a layer may nest directories deeper than Python likes to recurse.
-        stack = [self._children(b"", self.root())]
+        stack = [self.children(*(top or (b"", self.root())))]
         while stack:
             found = next(stack[-1], None)
             if found is None:
                 stack.pop()
                 continue
             yield found
-            if found[1].is_directory:
-                stack.append(self._children(*found))
+            if found[1].is_directory and (depth is None or len(stack) < depth):
+                stack.append(self.children(*found))
 
-    def _children(self, path: bytes, directory: Thing) -> Iterator[tuple[bytes, Thing]]:
+    def children(self, path: bytes, directory: Thing) -> Iterator[tuple[bytes, Thing]]:
+        """Yield (path, thing) of what is in *directory*, which is at *path*, in byte order of the names."""
         listing = self.listing(directory)
         prefix = path + b"/" if path else b""
         for number in range(2, len(listing)):
