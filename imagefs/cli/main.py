@@ -10,7 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagefs import __version__
-from imagefs.cli import blame, diff, find, history, images, inside, load, ls, mount, prune, pull, save, tags, verify
+from imagefs.cli import (
+    blame,
+    diff,
+    find,
+    history,
+    images,
+    inside,
+    inspect,
+    load,
+    ls,
+    mount,
+    prune,
+    pull,
+    save,
+    tags,
+    verify,
+)
 from imagefs.cli.report import report
 from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED
 from imagefs.store.location import default_store_path
@@ -33,7 +49,23 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--debug", action="store_true", help="say on standard error what is being done")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in (pull, tags, load, save, ls, images, history, inside, find, mount, diff, blame, prune, verify):
+    for family in (
+        pull,
+        tags,
+        load,
+        save,
+        ls,
+        images,
+        inspect,
+        history,
+        inside,
+        find,
+        mount,
+        diff,
+        blame,
+        prune,
+        verify,
+    ):
         family.register(commands)
     return top
 

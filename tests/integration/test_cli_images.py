@@ -143,6 +143,25 @@ def test_inspect_prints_an_array_in_dockers_shape(shell: Shell) -> None:
     assert old["MountPaths"] == ["alpine/3.19", "localhost:5000/app/dev"]
 
 
+def test_inspect_fills_templates_and_prints_documents_as_they_are(shell: Shell) -> None:
+    assert (
+        shell("inspect", "-f", "{{.Config.Labels.label}} {{index .RepoTags 0}}", "alpine:3.19")[1]
+        == "old alpine:3.19\n"
+    )
+    lines = shell("inspect", "--format", "json", "alpine:3.19", "alpine:3.20")[1].splitlines()
+    assert [json.loads(line)["RepoTags"][0] for line in lines] == ["alpine:3.19", "alpine:3.20"]
+    status, _, err = shell("inspect", "-f", "{{.Nothing.At.All}", "alpine:3.19")
+    assert (status, "invalid format" in err) == (2, True)
+
+
+def test_inspect_prints_documents_byte_for_byte(shell: Shell) -> None:
+    with Store.open(shell.store) as store:
+        image = store.image("alpine:3.19")
+        manifest, config = store.document(image.manifest_digest), store.document(image.id)
+    assert shell("inspect", "--raw", "alpine:3.19")[1].encode() == manifest
+    assert shell("inspect", "--config", "alpine:3.19")[1].encode() == config
+
+
 def test_inspect_prints_what_it_finds_and_reports_the_rest(shell: Shell) -> None:
     status, out, err = shell("inspect", "alpine:3.20", "alpine:3.2")
     assert status == 7
