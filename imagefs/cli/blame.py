@@ -62,7 +62,8 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 def _print_table(touches: "list[Touch]", *, full: bool) -> None:
-    from imagefs.cli.words import columns, size
+    from imagefs.cli.terminal import print_table
+    from imagefs.cli.words import size
 
     rows = [("LAYER", "DIFF ID", "WHAT", "SIZE", "CREATED BY")]
     for touch in touches:
@@ -71,7 +72,7 @@ def _print_table(touches: "list[Touch]", *, full: bool) -> None:
         by = printable(" ".join(touch.created_by.split()), limit=100_000 if full else _INSTRUCTION_COLUMNS)
         diff_id = str(touch.diff_id) if full else touch.diff_id.short
         rows.append((str(touch.number), diff_id, did, size(touch.size), by or _UNKNOWN))
-    print(columns(rows))
+    print_table(rows)
 
 
 def _print_json(path: bytes, touches: "list[Touch]") -> None:

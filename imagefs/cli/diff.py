@@ -127,6 +127,10 @@ def _configs(store: "Store", old: "Image", new: "Image", printing: "_Printing") 
     return bool(settings)
 
 
+_COLOURS = {"A": "green", "D": "red", "C": "yellow"}
+_LINE_COLOURS = {b"+": "green", b"-": "red", b"@": "bold"}
+
+
 class _Printing:
     """What is printed of differences, in the form that was asked for."""
 
@@ -139,6 +143,7 @@ class _Printing:
         self._shrunk = 0
 
     def change(self, change: "Change") -> None:
+        from imagefs.cli.terminal import styled
         from imagefs.cli.words import path_text
 
         asked = self._asked
@@ -152,7 +157,7 @@ class _Printing:
             line = f"{change.kind} {path_text(change.path)}"
             if change.aspects:
                 line += f"  {', '.join(change.aspects)}"
-            self._line(line + (self._growth(change) if asked.stat else ""))
+            self._line(styled(line + (self._growth(change) if asked.stat else ""), _COLOURS[change.kind]))
             if asked.unified:
                 self._text(change)
 
@@ -176,6 +181,7 @@ class _Printing:
             self._line(f"{counts['A']} added, {counts['D']} deleted, {counts['C']} changed, {total}")
 
     def _text(self, change: "Change") -> None:
+        from imagefs.cli.terminal import styled
         from imagefs.diff.unified import unified
 
         if "content" not in change.aspects or change.old is None or change.new is None:
@@ -183,7 +189,12 @@ class _Printing:
         labels = (f"{name}/".encode() + change.path for name in (self._asked.old, self._asked.new))
         before, after = self._old.open(change.old), self._new.open(change.new)
         for line in unified(before, after, old_label=next(labels), new_label=next(labels)):
-            self._raw(_safe(line) if sys.stdout.isatty() else line)
+            if sys.stdout.isatty():
+                colour = _LINE_COLOURS.get(line[:1])
+                text = _safe(line).decode("utf-8", "surrogateescape").rstrip("\n")
+                self._line(styled(text, colour) if colour else text)
+            else:
+                self._raw(line)
 
     def _json(self, change: "Change") -> None:
         from imagefs.diff.compare import described

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from imagefs.cli.words import did_you_mean
 from imagefs.errors import InvalidFilter
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
@@ -36,12 +37,7 @@ def parse_filters(texts: Iterable[str], store: "Store", *, now_ns: int, known: I
     """
     by_key: dict[str, list[Predicate]] = {}
     for text in texts:
-        key, separator, value = text.partition("=")
-        key = _OTHER_WORDS.get(key.strip().lower(), key.strip().lower())
-        if not separator:
-            raise InvalidFilter(text, "expected key=value")
-        if key not in known:
-            raise InvalidFilter(text, f"unknown key '{key}'; known are {', '.join(known)}")
+        key, value = split_filter(text, known)
         by_key.setdefault(key, []).append(_predicate(text, key, value, store, now_ns))
     every = by_key.pop("before", []) + by_key.pop("since", [])
 
@@ -51,6 +47,20 @@ def parse_filters(texts: Iterable[str], store: "Store", *, now_ns: int, known: I
         )
 
     return meant
+
+
+def split_filter(text: str, known: Iterable[str] = KEYS) -> tuple[str, str]:
+    """Return key and value of the filter *text*; the key is one in *known*.
+
+    Raises: InvalidFilter.
+    """
+    key, separator, value = text.partition("=")
+    key = _OTHER_WORDS.get(key.strip().lower(), key.strip().lower())
+    if not separator:
+        raise InvalidFilter(text, "expected key=value")
+    if key not in known:
+        raise InvalidFilter(text, f"unknown key '{key}'{did_you_mean(key, known)}; known are {', '.join(known)}")
+    return key, value
 
 
 def _predicate(text: str, key: str, value: str, store: "Store", now_ns: int) -> Predicate:

@@ -45,7 +45,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def run(namespace: argparse.Namespace) -> int:
     """Print the history of one image."""
     from imagefs.cli.template import compiled
-    from imagefs.cli.words import columns
+    from imagefs.cli.terminal import print_table
     from imagefs.oci.config import parse_config
     from imagefs.store.store import Store
 
@@ -65,7 +65,7 @@ def run(namespace: argparse.Namespace) -> int:
         for record in records:
             print(fill(record))
     else:
-        print(columns([[record[name] for name in _COLUMNS] for record in (_HEADINGS, *records)]))
+        print_table([[record[name] for name in _COLUMNS] for record in (_HEADINGS, *records)])
     return 0
 
 

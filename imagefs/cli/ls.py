@@ -70,6 +70,7 @@ def run(namespace: argparse.Namespace) -> int:
         return _run_inside(namespace)
     if namespace.long:
         raise UsageError("-l lists what is in an image; give its name and a path, such as: imagefs ls -l alpine /")
+    from imagefs.cli.filters import split_filter
     from imagefs.cli.template import compiled
     from imagefs.store import layout
     from imagefs.store.store import Store
@@ -77,6 +78,11 @@ def run(namespace: argparse.Namespace) -> int:
     form = namespace.format or ""
     is_table = form.startswith("table")
     fill = compiled(form.removeprefix("table").strip()) if form and form != "json" and form.strip() != "table" else None
+    # What is wrong with the question does not depend on what there is.
+    if fill is not None:
+        fill(_HEADINGS)
+    for text in namespace.filter:
+        split_filter(text)
     records: list[dict[str, str]] = []
     if namespace.store.exists() and (layout.is_store(namespace.store) or any(namespace.store.iterdir())):
         with Store.open(namespace.store) as store:
@@ -133,7 +139,7 @@ def _list_inside(tree: "ImageTree", path: bytes, thing: "Thing", lister: Lister 
 def _print_table(
     records: Sequence[dict[str, str]], namespace: argparse.Namespace, fill: Callable[[object], str] | None
 ) -> None:
-    from imagefs.cli.words import columns
+    from imagefs.cli.terminal import print_table
 
     if fill is not None:
         rows = [fill(record).split("\t") for record in (_HEADINGS, *records)]
@@ -146,10 +152,7 @@ def _print_table(
         if namespace.mount_path:
             names.append("MountPath")
         rows = [[record[name] for name in names] for record in (_HEADINGS, *records)]
-    if namespace.noheading:
-        rows = rows[1:]
-    if rows:
-        print(columns(rows))
+    print_table(rows[1:] if namespace.noheading else rows, heading=not namespace.noheading)
 
 
 def _records(store: "Store", namespace: argparse.Namespace, *, with_labels: bool) -> list[dict[str, str]]:

@@ -4,10 +4,12 @@ import argparse
 import io
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from imagefs import __version__
 from imagefs.cli import (
@@ -16,6 +18,7 @@ from imagefs.cli import (
     find,
     history,
     images,
+    info,
     inside,
     inspect,
     load,
@@ -28,13 +31,34 @@ from imagefs.cli import (
     verify,
 )
 from imagefs.cli.report import report
-from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED
+from imagefs.cli.words import did_you_mean
+from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, printable
 from imagefs.store.location import default_store_path
 
+_UNKNOWN_COMMAND = re.compile(r"argument COMMAND: invalid choice: '(.*)' \(choose from", re.DOTALL)
+"""How argparse says it."""
 
-def parser() -> argparse.ArgumentParser:
+
+class Parser(argparse.ArgumentParser):
+    """A parser, also of each command, whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with what is wrong, and for a command that there is none of with the nearest there is."""
+        wrong = _UNKNOWN_COMMAND.match(message)
+        if wrong is not None:
+            message = f"there is no command '{printable(wrong[1])}'{did_you_mean(wrong[1], _commands(self))}"
+        print(f"{self.prog}: {message}; '{self.prog} --help' says more", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+def _commands(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the names of the commands of *parser*."""
+    return [name for action in parser._actions if action.dest == "command" for name in action.choices or ()]
+
+
+def parser() -> Parser:
     """Return the parser of the whole command line; its result has ``run``, a function of the parsed namespace."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="imagefs",
         description="Pull container images and mount them: every repo/tag is a directory.",
         epilog="exit status:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES),
@@ -48,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         help="the store; default: $IMAGEFS_STORE, /var/lib/imagefs for root, $XDG_DATA_HOME/imagefs for others",
     )
     top.add_argument("--debug", action="store_true", help="say on standard error what is being done")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for family in (
         pull,
         tags,
@@ -65,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
         blame,
         prune,
         verify,
+        info,
     ):
         family.register(commands)
     return top

@@ -46,6 +46,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def run_prune(namespace: argparse.Namespace) -> int:
     """List, ask and remove."""
     from imagefs.cli.filters import PRUNE_KEYS, parse_filters
+    from imagefs.cli.terminal import print_table
     from imagefs.cli.words import size
     from imagefs.errors import UsageError
     from imagefs.store.pruning import prunable, prune, reclaimable
@@ -55,7 +56,7 @@ def run_prune(namespace: argparse.Namespace) -> int:
         meant = parse_filters(namespace.filter, store, now_ns=time.time_ns(), known=PRUNE_KEYS)
         doomed = tuple(image for image in prunable(store, tagged=namespace.all) if meant(image, None))
         if doomed:
-            print(_table(store, doomed))
+            print_table(_rows(store, doomed))
         if namespace.dry_run:
             print(f"Would reclaim: {size(reclaimable(store, doomed))}")
             return 0
@@ -79,16 +80,16 @@ def run_prune(namespace: argparse.Namespace) -> int:
     return 0
 
 
-def _table(store: "Store", images: "tuple[Image, ...]") -> str:
-    from imagefs.cli.words import columns, size
+def _rows(store: "Store", images: "tuple[Image, ...]") -> list[tuple[str, ...]]:
+    from imagefs.cli.words import size
     from imagefs.store.pruning import usage
 
     unique = {one.image.id: one.unique for one in usage(store)}
-    rows = [("IMAGE ID", "NAME", "SIZE", "UNIQUE SIZE")]
+    rows: list[tuple[str, ...]] = [("IMAGE ID", "NAME", "SIZE", "UNIQUE SIZE")]
     for image in images:
         names = [name.familiar for name in (*image.tags, *image.digests)] or [_NONE]
         rows += [(image.id.short, name, size(image.size), size(unique.get(image.id, 0))) for name in names]
-    return columns(rows)
+    return rows
 
 
 def run_df(namespace: argparse.Namespace) -> int:
@@ -105,7 +106,8 @@ def run_df(namespace: argparse.Namespace) -> int:
             print(json.dumps(_described(one)))
         print(json.dumps({"kind": "total", "images": len(found), "size": total, "reclaimable": free}))
         return 0
-    from imagefs.cli.words import age, columns, size
+    from imagefs.cli.terminal import print_table
+    from imagefs.cli.words import age, size
 
     now_s = time.time()
     rows = [("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SHARED SIZE", "UNIQUE SIZE")]
@@ -116,7 +118,7 @@ def run_df(namespace: argparse.Namespace) -> int:
         names = [(tag.familiar_name, tag.tag or _NONE) for tag in one.image.tags]
         names = names or [(digest.familiar_name, _NONE) for digest in one.image.digests] or [(_NONE, _NONE)]
         rows += [(*name, one.image.id.short, created, *sizes) for name in names]
-    print(columns(rows))
+    print_table(rows)
     layers = len({diff_id for one in found for diff_id in one.image.diff_ids})
     print(f"\n{len(found)} images, {layers} layers: {size(total)} of the disk, {size(free)} of it reclaimable by prune")
     return 0

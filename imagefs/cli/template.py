@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imagefs.cli.words import did_you_mean
 from imagefs.errors import InvalidTemplate
 
 MAX_TEXT_CHARACTERS = 64 * 1024
@@ -296,14 +297,19 @@ class _Reading:
         raise self._wrong(f"'{text}' was not expected there")
 
 
+def _known(name: str, record: object) -> str:
+    if not isinstance(record, Mapping):
+        return ""
+    return f"{did_you_mean(name, record)}; known are {', '.join(sorted(record))}"
+
+
 def _field(names: list[str]) -> Value:
     def look(record: Any) -> object:
         for name in names:
             if record is None:
                 return None
             if not isinstance(record, Mapping) or name not in record:
-                known = f"; known are {', '.join(sorted(record))}" if isinstance(record, Mapping) else ""
-                raise ValueError(f"there is no field '{name}'{known}")
+                raise ValueError(f"there is no field '{name}'{_known(name, record)}")
             record = record[name]
         return record
 

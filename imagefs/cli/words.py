@@ -1,7 +1,8 @@
 """Sizes, ages, columns and paths in the words that scripts and eyes are used to, docker's and git's.  Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+_LEAST_COLUMN = 5
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -71,9 +72,32 @@ def _escaped(char: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return *rows*, the first of which is the header, as lines of aligned columns three spaces apart."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` with what of *known* is nearest to *word*, "" where nothing is near."""
+    import difflib  # only on the way to an error
+
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+
+
+def columns(rows: Sequence[Sequence[str]], *, width: int | None = None) -> str:
+    """Return *rows*, the first of which may be a heading, as lines of aligned columns three spaces apart.
+
+    Where lines would be longer than *width*, columns come nearer to each other, and the widest are cut, as far as they
+    can be.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    gap = 3
+    if width is not None and sum(widths) + gap * (len(widths) - 1) > width:
+        gap = 1
+        while sum(widths) + gap * (len(widths) - 1) > width and max(widths) > _LEAST_COLUMN:
+            widths[widths.index(max(widths))] -= 1
     return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        (" " * gap).join(_cut(cell, at).ljust(at) for cell, at in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -144,6 +144,11 @@ def load_configuration(
     return Configuration(tuple(registries.values()), insecure, mirrors)
 
 
+def configuration_files() -> tuple[Path, ...]:
+    """Return the files that `load_configuration` reads and that are there."""
+    return tuple(path for path in (*_files(os.environ, _SYSTEM), _DAEMON) if path.is_file())
+
+
 def _files(environ: Mapping[str, str], system: Path) -> Iterable[Path]:
     if given := environ.get(_VARIABLE):
         return [Path(given)]

@@ -22,7 +22,7 @@ from imagefs.errors import Unauthorized, printable
 from imagefs.oci.reference import DEFAULT_REGISTRY
 from imagefs.registry.credential_helper import ask_helper
 
-__all__ = ["Credential", "find_credential", "home"]
+__all__ = ["Credential", "credential_files", "find_credential", "home"]
 
 _log = logging.getLogger("imagefs.registry")
 
@@ -69,6 +69,11 @@ def find_credential(registry: str, repository: str, *, authfile: Path | None = N
             _log.debug("credentials for %s: user %r from %s", registry, printable(found.username), found.source)
             return found
     return None
+
+
+def credential_files() -> tuple[Path, ...]:
+    """Return the files that credentials would be looked for in and that are there, the first asked first."""
+    return tuple(path for path, _, _ in _files(None) if path.is_file())
 
 
 def home() -> Path | None:

@@ -1,6 +1,9 @@
 """``ls``, ``inspect``, ``tag``, ``rm`` as a user types them."""
 
 import json
+import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from imagefs.cli.main import main
 from imagefs.errors import EXIT_CODES
 from imagefs.store.store import Store
+from tests.support.commands import imagefs, run
 from tests.support.images import add_image
 from tests.support.layers import file, layer
 
@@ -238,3 +242,50 @@ def test_an_internal_error_is_one_sentence_and_never_a_traceback(shell: Shell, m
         "imagefs: internal error, please report it with the output of --debug:"
         " ZeroDivisionError: something\\nunforeseen\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("pul", "alpine"), "there is no command 'pul'; did you mean pull?; 'imagefs --help' says more"),
+        (("frobnicate",), "there is no command 'frobnicate'; 'imagefs --help' says more"),
+        (("find",), "imagefs find: the following arguments are required: REF; 'imagefs find --help' says more"),
+        (("ls", "-f", "labl=x"), "unknown key 'labl'; did you mean label?"),
+        (("ls", "--format", "{{.Repositry}}"), "there is no field 'Repositry'; did you mean Repository?"),
+    ],
+)
+def test_a_slip_is_one_line_and_names_what_was_meant(tmp_path: Path, typed: tuple[str, ...], said: str) -> None:
+    done = imagefs("--store", tmp_path / "none", *typed, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+
+
+def test_info_tells_of_the_store_and_of_none(shell: Shell, tmp_path: Path) -> None:
+    status, out, _ = shell("info")
+    assert status == 0
+    assert f"  Path: {shell.store}\n" in out
+    assert "  Images: 2\n" in out
+    assert "  Default: docker.io\n" in out
+    found = json.loads(shell("info", "--json")[1])
+    assert (found["Store"]["Tags"], found["Store"]["Layers"]) == (3, 2)
+    assert shell("info", "-f", "{{.Store.Images}} {{.Registries.Default}}")[1] == "2 docker.io\n"
+    none = imagefs("--store", tmp_path / "none", "info").stdout
+    assert "State: there is none yet; 'imagefs pull' or 'imagefs load' makes one" in none
+
+
+def test_tables_keep_to_a_terminal_and_pipes_get_all(tmp_path: Path) -> None:
+    long = "registry.example/some/very/long/repository/name"
+    with Store.open(tmp_path / "store", create=True) as store:
+        add_image(store, [ONE], f"{long}:v1.2.3-rc1", "short:1")
+    assert long in imagefs("--store", tmp_path / "store", "ls").stdout
+    argv = shlex.join([sys.executable, "-m", "imagefs", "--store", str(tmp_path / "store"), "ls"])
+    for width, colours in ((80, True), (40, True), (40, False)):
+        environment = {"TERM": "xterm", "NO_COLOR": "" if colours else "1"}
+        shown = run(["script", "-qec", f"stty cols {width}; {argv}", "/dev/null"], env=environment).stdout
+        lines = shown.replace("\r", "").splitlines()
+        assert ("\x1b[1m" in lines[0]) == colours
+        plain = [re.sub(r"\x1b\[\d*m", "", line) for line in lines]
+        assert len(plain) == 3
+        assert max(map(len, plain)) <= width
+        assert any("…" in line for line in plain)
+        assert "MB" in plain[1] or "kB" in plain[1]

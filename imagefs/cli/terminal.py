@@ -1,0 +1,31 @@
+"""What is for eyes only: colours, and tables that fit, on a terminal and nowhere else.
+
+Pipes and files get plain text, never cut.  ``NO_COLOR`` (no-color.org) and ``TERM=dumb`` are respected.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+
+from imagefs.cli.words import columns
+
+_STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
+
+
+def styled(text: str, style: str) -> str:
+    """Return *text* for standard output, in *style* where that is a terminal with colours."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[m"
+
+
+def print_table(rows: Sequence[Sequence[str]], *, heading: bool = True) -> None:
+    """Print *rows* as aligned columns, with *heading* the first of them as one; a terminal's width is kept to."""
+    if not rows:
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = columns(rows, width=width).split("\n")
+    if heading:
+        lines[0] = styled(lines[0], "bold")
+    print("\n".join(lines))
