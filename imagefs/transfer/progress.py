@@ -27,6 +27,12 @@ _RESUMING = "Resuming"
 _RESTARTING = "What was kept is damaged, downloading from the beginning"
 _COMPLETE = "Pull complete"
 
+_LEAST_BAR, _MOST_BAR = 6, 24
+_ROOM_FOR_BARS = 58
+"""Characters that a layer's name and phase, a short bar and amounts take."""
+_ROOM_FOR_RATES = 80
+"""With rate and remaining time, too."""
+
 
 class LayerReporter(Protocol):
     """Told about the layers of one image, from several threads."""
@@ -147,8 +153,16 @@ class _Lines(_Silent):
 @contextlib.contextmanager
 def _bars(out: TextIO) -> "Iterator[Progress]":
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.table import Column
     from rich.text import Text
+
+    class AmountColumn(ProgressColumn):
+        """What has arrived of how much; in the end only how much."""
+
+        def render(self, task: Task) -> "Text":
+            total = decimal(task.total or 0)
+            return Text(total if task.finished else f"{decimal(task.completed)} / {total}")
 
     class RateColumn(ProgressColumn):
         """Rate and remaining time while a layer arrives, nothing afterwards."""
@@ -159,13 +173,21 @@ def _bars(out: TextIO) -> "Iterator[Progress]":
             remaining = f" {task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
             return Text(f"{decimal(task.speed)}/s{remaining}")
 
-    columns = (
-        TextColumn("{task.fields[label]}: {task.description}", markup=False),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        RateColumn(),
-    )
-    with Progress(*columns, console=Console(file=out), refresh_per_second=8) as progress:
+    console = Console(file=out)
+    one_line = Column(no_wrap=True)
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.fields[label]}: {task.description}", markup=False, table_column=one_line)
+    ]
+    if console.width < _ROOM_FOR_BARS:
+        columns.append(TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)))
+    else:
+        has_rate = console.width >= _ROOM_FOR_RATES
+        rest = console.width - (_ROOM_FOR_RATES - _LEAST_BAR if has_rate else _ROOM_FOR_BARS - _LEAST_BAR)
+        columns.append(BarColumn(bar_width=max(_LEAST_BAR, min(_MOST_BAR, rest))))
+        columns.append(AmountColumn(table_column=Column(no_wrap=True)))
+        if has_rate:
+            columns.append(RateColumn(table_column=Column(no_wrap=True)))
+    with Progress(*columns, console=console, refresh_per_second=8) as progress:
         yield progress
 
 
