@@ -5,6 +5,7 @@ The tests of ``find`` are those of find(1) that make sense for an image, in its 
 
 import argparse
 import fnmatch
+import itertools
 import json
 import re
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from imagefs.cli.paths import found_at, opened_tree
-from imagefs.errors import ImagefsError
+from imagefs.cli.report import for_each
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.view.tree import ImageTree, Thing
@@ -74,25 +75,17 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run_find(namespace: argparse.Namespace) -> int:
     """Print what is found; a PATH that is not there is reported, the others are searched all the same."""
-    from imagefs.cli.report import report
-
-    statuses = []
     with opened_tree(namespace.store, namespace.reference) as tree:
         passes, write = _test(tree, namespace), _writer(tree, namespace)
-        for text in namespace.paths:
-            try:
-                top = found_at(tree, text, namespace.reference, follow=text.endswith("/"))
-                if passes(*top):
-                    write(*top)
-                if top[1].is_directory and namespace.maxdepth != 0:
-                    for path, thing in tree.walk(top, depth=namespace.maxdepth):
-                        if passes(path, thing):
-                            write(path, thing)
-            except BrokenPipeError:
-                raise
-            except (ImagefsError, OSError) as error:
-                statuses.append(report(error))
-    return statuses[0] if statuses else 0
+
+        def search(text: str) -> None:
+            top = found_at(tree, text, namespace.reference, follow=text.endswith("/"))
+            below = tree.walk(top, depth=namespace.maxdepth) if top[1].is_directory and namespace.maxdepth != 0 else ()
+            for path, thing in itertools.chain([top], below):
+                if passes(path, thing):
+                    write(path, thing)
+
+        return for_each(namespace.paths, search)
 
 
 def _test(tree: "ImageTree", asked: argparse.Namespace) -> "Test":

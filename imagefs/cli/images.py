@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagefs.errors import ImagefsError, InvalidReference
+from imagefs.cli.report import for_each
+from imagefs.errors import InvalidReference
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.store.store import Store
@@ -56,38 +57,31 @@ def run_tag(namespace: argparse.Namespace) -> int:
 
 def run_untag(namespace: argparse.Namespace) -> int:
     """Take the names away; those that are not there are reported, the others go all the same."""
-    from imagefs.cli.report import report
     from imagefs.store.removal import untag
 
-    statuses = []
     with _open(namespace.store) as store:
-        for reference in namespace.references:
-            try:
-                for name in untag(store, reference):
-                    print(f"Untagged: {name}")
-            except ImagefsError as error:
-                statuses.append(report(error))
-    return statuses[0] if statuses else 0
+
+        def take(reference: str) -> None:
+            for name in untag(store, reference):
+                print(f"Untagged: {name}")
+
+        return for_each(namespace.references, take)
 
 
 def run_rm(namespace: argparse.Namespace) -> int:
     """Remove names and images; what cannot be removed is reported, the others are removed all the same."""
-    from imagefs.cli.report import report
     from imagefs.store.removal import remove
 
-    statuses = []
     with _open(namespace.store) as store:
-        for reference in namespace.references:
-            try:
-                removal = remove(store, reference, force=namespace.force)
-            except ImagefsError as error:
-                statuses.append(report(error))
-                continue
+
+        def take(reference: str) -> None:
+            removal = remove(store, reference, force=namespace.force)
             for name in removal.untagged:
                 print(f"Untagged: {name}")
             if removal.deleted:
                 print(f"Deleted: {removal.deleted}")
-    return statuses[0] if statuses else 0
+
+        return for_each(namespace.references, take)
 
 
 def _open(path: Path) -> "Store":

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from imagefs.cli.output import written
 from imagefs.cli.paths import clean, found_at, opened_tree
-from imagefs.errors import EXIT_FAILURE, ImagefsError, UsageError, printable
+from imagefs.cli.report import for_each
+from imagefs.errors import EXIT_FAILURE, UsageError, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.view.tree import ImageTree, Thing
@@ -57,18 +58,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run_cat(namespace: argparse.Namespace) -> int:
     """Print the files; those that cannot be printed are reported, the others are printed all the same."""
-    from imagefs.cli.report import report
-
-    statuses = []
     with opened_tree(namespace.store, namespace.reference) as tree:
-        for path in namespace.paths:
-            try:
-                _print_file(tree, path, namespace.reference)
-            except BrokenPipeError:
-                raise
-            except (ImagefsError, OSError) as error:
-                statuses.append(report(error))
-    return statuses[0] if statuses else 0
+        return for_each(namespace.paths, lambda path: _print_file(tree, path, namespace.reference))
 
 
 def _print_file(tree: "ImageTree", text: str, reference: str) -> None:

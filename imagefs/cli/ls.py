@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from imagefs.cli.listing import Lister, aligned
 from imagefs.cli.paths import found_at, opened_tree
+from imagefs.cli.report import for_each
 from imagefs.cli.words import path_text
-from imagefs.errors import ImagefsError, UsageError
+from imagefs.errors import UsageError
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.oci.reference import Reference
@@ -105,22 +106,16 @@ def run(namespace: argparse.Namespace) -> int:
 
 def _run_inside(namespace: argparse.Namespace) -> int:
     """List paths of an image; one that is not there is reported, the others are listed all the same."""
-    from imagefs.cli.report import report
-
-    statuses = []
     with opened_tree(namespace.store, namespace.reference) as tree:
         lister = Lister(tree, numeric=namespace.numeric) if namespace.long else None
-        for number, text in enumerate(namespace.paths):
-            try:
-                path, thing = found_at(tree, text, namespace.reference, follow=text.endswith("/") or not namespace.long)
-                if len(namespace.paths) > 1 and thing.is_directory:
-                    print("\n" * (number > 0) + f"{text}:")
-                _list_inside(tree, path, thing, lister)
-            except BrokenPipeError:
-                raise
-            except (ImagefsError, OSError) as error:
-                statuses.append(report(error))
-    return statuses[0] if statuses else 0
+
+        def show(text: str) -> None:
+            path, thing = found_at(tree, text, namespace.reference, follow=text.endswith("/") or not namespace.long)
+            if len(namespace.paths) > 1 and thing.is_directory:
+                print("\n" * (text is not namespace.paths[0]) + f"{text}:")
+            _list_inside(tree, path, thing, lister)
+
+        return for_each(namespace.paths, show)
 
 
 def _list_inside(tree: "ImageTree", path: bytes, thing: "Thing", lister: Lister | None) -> None:

@@ -1,8 +1,12 @@
 """Errors as a user meets them: one sentence on standard error, and an exit status."""
 
 import sys
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from imagefs.errors import EXIT_FAILURE, ImagefsError, describe
+
+_One = TypeVar("_One")
 
 
 def report(error: Exception) -> int:
@@ -15,3 +19,19 @@ def report(error: Exception) -> int:
         return EXIT_FAILURE
     print(f"imagefs: internal error, please report it with the output of --debug: {describe(error)}", file=sys.stderr)
     return EXIT_FAILURE
+
+
+def for_each(ones: Iterable[_One], do: Callable[[_One], object]) -> int:
+    """Do it for each; where it fails that is reported and the others are still done.
+
+    Returns the exit status of the first that failed, 0 if none did.
+    """
+    statuses = []
+    for one in ones:
+        try:
+            do(one)
+        except BrokenPipeError:
+            raise
+        except (ImagefsError, OSError) as error:
+            statuses.append(report(error))
+    return statuses[0] if statuses else 0

@@ -16,7 +16,6 @@ from imagefs.view.tree import ImageTree, Thing
 
 ASPECTS = ("type", "content", "target", "device", "mode", "owner", "times", "xattrs")
 """What may differ, in the order in which it is told."""
-IGNORABLE = ASPECTS[1:]
 
 Kind = Literal["A", "D", "C"]
 
@@ -52,7 +51,7 @@ def compare(
     at: tuple[bytes, Thing | None, Thing | None] | None = None,
     ignore: Collection[str] = (),
 ) -> Iterator[Change]:
-    """Yield what makes *new* another tree than *old*, leaving out what differs only in *ignore* (of IGNORABLE).
+    """Yield what makes *new* another tree than *old*, leaving out what differs only in *ignore* (of ASPECTS, but for the type).
 
     A directory comes before what is in it, names in byte order.  *at* limits it to what is at that path on the two
     sides; None where there is nothing.

@@ -109,10 +109,6 @@ class Reference:
         """Return the same name with *tag* and without a digest.  Raises: InvalidReference."""
         return Reference(self.registry, self.repository, tag)
 
-    def with_digest(self, digest: Digest) -> "Reference":
-        """Return the same name with *digest* and without a tag."""
-        return Reference(self.registry, self.repository, None, digest)
-
     @property
     def name(self) -> str:
         """The canonical name without tag and digest: ``docker.io/library/alpine``."""
