@@ -51,7 +51,7 @@ def compare(
     at: tuple[bytes, Thing | None, Thing | None] | None = None,
     ignore: Collection[str] = (),
 ) -> Iterator[Change]:
-    """Yield what makes *new* another tree than *old*, leaving out what differs only in *ignore* (of ASPECTS, but for the type).
+    """Yield what makes *new* another tree than *old*, leaving out what differs only in *ignore*, of ASPECTS.
 
     A directory comes before what is in it, names in byte order.  *at* limits it to what is at that path on the two
     sides; None where there is nothing.
