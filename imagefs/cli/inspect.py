@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError
@@ -65,6 +66,7 @@ def run(namespace: argparse.Namespace) -> int:
 def _described(store: "Store", image: "Image") -> dict[str, object]:
     """Return *image* in the shape of ``docker image inspect``, and where a mount shows it."""
     from imagefs.cli.ls import names
+    from imagefs.cli.template import Open
     from imagefs.oci.config import parse_config
     from imagefs.view.namespace import mount_path
     from imagefs.view.namespace import namespace as names_of
@@ -82,7 +84,11 @@ def _described(store: "Store", image: "Image") -> dict[str, object]:
         "Variant": config.platform.variant,
         "Os": config.platform.os,
         "Size": image.size,
-        "Config": dict(config.container),
+        "Config": {
+            # As docker prints them: maps in the order of their keys.
+            key: Open(sorted(value.items())) if isinstance(value, Mapping) else value
+            for key, value in config.container.items()
+        },
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in image.diff_ids]},
         "Manifest": str(image.manifest_digest),
         "MountPaths": [os.fsdecode(mount_path(root, image, name)) for name in names(image)],

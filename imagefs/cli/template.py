@@ -100,6 +100,11 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "or": lambda *values: next((value for value in values if value), values[-1]),
 }
 
+
+class Open(dict[str, Any]):
+    """A mapping whose keys somebody made up, such as labels: to ask for one that is not there is no mistake."""
+
+
 Value = Callable[[Any], object]
 Writer = Callable[[Any, list[str]], None]
 
@@ -308,6 +313,9 @@ def _field(names: list[str]) -> Value:
         for name in names:
             if record is None:
                 return None
+            if isinstance(record, Open):
+                record = record.get(name)
+                continue
             if not isinstance(record, Mapping) or name not in record:
                 raise ValueError(f"there is no field '{name}'{_known(name, record)}")
             record = record[name]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagefs.cli.template import compiled
+from imagefs.cli.template import Open, compiled
 from imagefs.errors import InvalidTemplate
 
 RECORD = {
@@ -93,3 +93,9 @@ def test_any_text_gives_text_or_one_kind_of_error(template: str) -> None:
         assert isinstance(compiled(template)(RECORD), str)
     except InvalidTemplate:
         pass
+
+
+def test_a_key_that_somebody_might_have_made_up_may_be_missing() -> None:
+    record = {"Labels": Open({"there": "yes"})}
+    fill = compiled("{{.Labels.there}} {{.Labels.none}} {{if .Labels.none}}x{{else}}y{{end}} {{.Labels.none.deeper}}")
+    assert fill(record) == "yes <no value> y <no value>"
