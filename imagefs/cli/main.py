@@ -27,6 +27,7 @@ from imagefs.cli import (
     prune,
     pull,
     save,
+    search,
     tags,
     verify,
 )
@@ -76,6 +77,7 @@ def parser() -> Parser:
     for family in (
         pull,
         tags,
+        search,
         load,
         save,
         ls,

@@ -80,8 +80,8 @@ def tags_url(root: str, repository: str, *, last: str = "") -> str:
 
 
 def pull_scope(repository: str) -> str:
-    """Return what a token must allow for pulling from *repository*."""
-    return f"repository:{repository}:pull"
+    """Return what a token must allow for pulling from *repository*; for none, for listing what there are."""
+    return f"repository:{repository}:pull" if repository else "registry:catalog:*"
 
 
 def next_page(links: Iterable[str], url: str) -> str | None:

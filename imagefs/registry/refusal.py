@@ -27,7 +27,7 @@ _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request was for: *kind* is ``manifest``, ``blob``, ``tags``, ``token`` or ``registry``.
+    """What a request was for: *kind* is ``manifest``, ``blob``, ``tags``, ``search``, ``token`` or ``registry``.
 
     *name* is the repository as a person writes it, *reference* the tag or digest asked for.
     """
@@ -113,6 +113,8 @@ def _thing(asked: Asked) -> str:
         return f"blob {asked.reference} of {asked.name}"
     if asked.kind == "registry":
         return "its API (/v2/)"
+    if asked.kind == "search":
+        return f"a search for '{asked.name}'"
     return f"{asked.kind} for {asked.full}"
 
 

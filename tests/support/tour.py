@@ -1,12 +1,13 @@
 """What the README's tour finds in the registries that it pulls from: small images, the same each time."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.built_images import OCI_INDEX, BuiltImage, image, index
 from tests.support.layers import Member, dir_, file, layer, symlink, whiteout
-from tests.support.registry import Registry
+from tests.support.registry import Handler, Registry
 
 _DAY_S = 86400
 _T_2024 = 1_704_067_200
@@ -77,6 +78,16 @@ def _web(base: bytes, version: str, day: int, *members: Member) -> BuiltImage:
     )
 
 
+def _search(handler: Handler) -> bool:
+    found = [
+        {"name": "alpine", "description": "A minimal Docker image based on Alpine Linux", "star_count": 11000}
+        | {"is_official": True},
+        {"name": "acme/web", "description": "Serves what is below /srv", "star_count": 12, "is_official": False},
+    ]
+    handler.answer(200, json.dumps({"results": found}).encode(), {"Content-Type": "application/json"})
+    return True
+
+
 @contextmanager
 def tour_registries(folder: Path) -> Iterator[dict[str, str]]:
     """Serve docker.io and quay.io, as far as the tour goes, and yield the environment in which they are found.
@@ -108,6 +119,7 @@ def tour_registries(folder: Path) -> Iterator[dict[str, str]]:
         registry.put(f"{hub}/acme/web", one, "1.0")
         registry.put(f"{hub}/acme/web", two, "1.1", "edge")
         registry.put("quay.io/acme/tool", image([layer(file("tool", b"tool"))], created=_moment(10)), "latest")
+        registry.fault("/v1/search", _search, every_time=True)
         text = "".join(
             f'[[registry]]\nprefix = "{host}"\nlocation = "{registry.host}/{host}"\ninsecure = true\n'
             for host in (hub, "quay.io")
