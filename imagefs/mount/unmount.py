@@ -4,6 +4,7 @@ Receives a mount point; hands on its absence, and that of the process that serve
 answers nobody.
 """
 
+import logging
 import os
 import select
 import subprocess
@@ -18,10 +19,12 @@ from imagefs.mount.mountpoint import canonical, fusermount
 if TYPE_CHECKING:
     from imagefs.store.mounts import MountRecord
 
-WAIT_S = 10.0
+WAIT_S = 5.0
 """How long to wait for the serving process; it only has files to close."""
 
 _MOST_HOLDERS = 5
+
+_log = logging.getLogger(__name__)
 
 
 def unmount(mountpoint: Path, *, store: Path, lazy: bool = False) -> None:
@@ -54,8 +57,12 @@ def unmount(mountpoint: Path, *, store: Path, lazy: bool = False) -> None:
             if "busy" in reason:
                 reason = f"it is busy; {_held(target)}end what uses it, or unmount it lazily with -l"
             raise MountError(f"cannot unmount {target}: {reason}")
-        if process is not None:
-            select.select([process], [], [], WAIT_S)
+        if process is not None and not select.select([process], [], [], WAIT_S)[0]:
+            _log.warning(
+                "%s is unmounted here; the process that served it goes on for who still has it, such as an overlayfs"
+                " or another mount namespace",
+                target,
+            )
     finally:
         if process is not None:
             os.close(process)

@@ -434,7 +434,8 @@ def test_an_overlay_outlives_the_mount_below_it_and_takes_its_process_along(
 ) -> None:
     # An overlay has mounts of its own of what is below it, so that one is not busy; its process must go on serving.
     pid = serving_pid(overlaid)
-    run(["umount", overlaid.lower])
+    done = imagefs("--store", overlaid.store, "umount", overlaid.lower)
+    assert "goes on for who still has it, such as an overlayfs" in done.stderr
     assert not is_mounted(overlaid.lower)
     assert differences(snapshot(overlaid.merged), snapshot(everything.unpacked["odd/1"])) == []
     assert is_alive(pid)
