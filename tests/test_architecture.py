@@ -36,6 +36,7 @@ OWNERS = {
     "isal": "imagefs/layer/compression.py",
     "sqlite3": "imagefs/store/catalog.py",
     "rich": "imagefs/transfer/progress.py",
+    "argcomplete": "imagefs/cli/completion.py",
     "fuse": "imagefs/mount/fusepy_driver.py",
 }
 LINE_CEILING = 450

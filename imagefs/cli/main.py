@@ -14,6 +14,7 @@ from typing import NoReturn
 from imagefs import __version__
 from imagefs.cli import (
     blame,
+    completion,
     diff,
     find,
     history,
@@ -23,6 +24,7 @@ from imagefs.cli import (
     inspect,
     load,
     ls,
+    manual,
     mount,
     prune,
     pull,
@@ -92,6 +94,8 @@ def parser() -> Parser:
         prune,
         verify,
         info,
+        completion,
+        manual,
     ):
         family.register(commands)
     return top
@@ -104,7 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # not where a test has put something else there
             stream.reconfigure(errors="backslashreplace")  # what a terminal's own alphabet lacks must not end a command
     try:
-        namespace = parser().parse_args(argv)
+        top = parser()
+        if completion.VARIABLE in os.environ:
+            completion.complete(top)
+        namespace = top.parse_args(argv)
         debug = namespace.debug
         logging.basicConfig(
             level=logging.DEBUG if debug else logging.WARNING, format="imagefs: %(message)s", stream=sys.stderr

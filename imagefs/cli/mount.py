@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imagefs.errors import InvalidMountOption
+from imagefs.mount.option_table import MOUNT_OPTIONS
 
-_MOUNT_EPILOG = """\
-options for -o:
-  allow_other     let other users in too, as far as permissions allow
-  default_permissions
-                  let modes and owners in images count for you, too
-  uid=, gid=      show everything as belonging to this user, this group
-  umask=          take these permissions away, in octal
-  nonempty        mount over a folder that holds files
-  noexec          do not run programs from the mount
-  suid, dev       respect set-user-ID programs, device files (root only; think twice)
-  store=, image=, log_file=, driver=
-                  as --store, REF, --log-file; drivers are "kernel" (Linux) and "fusepy"
+_APPEARING = "Whatever images come and go in the store while it is mounted appears and disappears in the mount."
+_OPTION_COLUMNS = 22
 
-Whatever images come and go in the store while it is mounted appears and disappears in the mount.
-"""
+
+def _epilog() -> str:
+    lines = ["options for -o:"]
+    for words, meaning in MOUNT_OPTIONS:
+        names = f"  {', '.join(words)}"
+        if len(names) < _OPTION_COLUMNS:
+            names = f"{names:{_OPTION_COLUMNS}}{meaning}"
+        else:
+            names += f"\n{'':{_OPTION_COLUMNS}}{meaning}"
+        lines.append(names)
+    return "\n".join([*lines, "", _APPEARING])
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,7 +30,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "mount",
         help="mount the store, or one image",
         description="Mount the whole store, every repo/tag a directory, or only image REF. Returns once it is there.",
-        epilog=_MOUNT_EPILOG,
+        epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     mount.add_argument("-f", "--foreground", action="store_true", help="serve until unmounted instead of going away")

@@ -38,6 +38,16 @@ BUG = 4
 INTERRUPTED = 8
 MOUNT_FAILURE = 32
 
+EXIT_STATUSES: tuple[tuple[int, str], ...] = (
+    (OK, "success"),
+    (USAGE, "wrong usage"),
+    (SYSTEM_ERROR, "the operating system refused"),
+    (BUG, "a failure that should not be"),
+    (INTERRUPTED, "interrupted"),
+    (MOUNT_FAILURE, "mounting failed: no such store or image, or no FUSE"),
+)
+"""What they mean here; printed in the manual."""
+
 _DEFAULT_STORE_SPECS = ("", "none", "imagefs")
 _USAGE = "usage: {program} SPEC DIR [-sfnv] [-o OPTIONS] [-t TYPE]"
 
