@@ -116,7 +116,7 @@ def test_systemd_accepts_the_units(prefix: Path, tmp_path: Path) -> None:
         units = [path for path in prefix.glob(f"*/systemd/{folder}/*") if path.is_file()]
         assert units or os.geteuid() != 0
         if units:
-            argv = ["systemd-analyze", kind, "--man=no", "verify", *units]
+            argv: list[str | Path] = ["systemd-analyze", kind, "--man=no", "verify", *units]
             done = run(argv, env={"XDG_RUNTIME_DIR": str(runtime)})
             assert (done.stdout, done.stderr) == ("", "")
 
