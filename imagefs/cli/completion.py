@@ -78,7 +78,7 @@ def _values(*, prefix: str, action: argparse.Action, parsed_args: argparse.Names
         return sorted({name.rpartition(":")[0] for name in _references(parsed_args)})
     if what == "REF:PATH":
         return _source(prefix, parsed_args)
-    if what == "PATH" and reference:
+    if what == "PATH" and reference and not action.option_strings:
         return _paths(prefix, reference, parsed_args)
     if action.dest == "mountpoints":
         return _mountpoints()

@@ -22,6 +22,7 @@ ENVIRONMENT = (
     ("XDG_RUNTIME_DIR, XDG_CONFIG_HOME, HOME", "Where the files of a user are, as with podman."),
     ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "Proxies on the way to registries."),
     ("TERM", "With the value dumb, no progress bars are drawn."),
+    ("NO_COLOR", "Not empty: nothing is printed in colour."),
 )
 """Every variable that counts, and what it does."""
 

@@ -126,6 +126,12 @@ def test_paths_in_an_image_are_offered_one_component_at_a_time(bash: Ask) -> Non
     assert bash("imagefs diff alpine:3.19 alpine:3.20 etc/h") == ["etc/hosts"]
 
 
+def test_an_image_then_a_path_in_it_are_offered_where_both_are_one_word(bash: Ask) -> None:
+    assert bash("imagefs cp localhost:5000/te") == ["5000/team/app:v1:/"]
+    assert bash("imagefs cp alpine:3.20:/etc/ho") == ["/etc/hosts"]
+    assert bash("imagefs cp alpine:3.20:/etc/hosts ar") == ["arch/", "archive.tar"]
+
+
 def test_names_in_an_image_that_a_shell_or_a_terminal_would_understand_are_not_offered(bash: Ask) -> None:
     assert bash("imagefs cat alpine:3.20 etc/") == ["etc/hosts", "etc/init.d/"]
 
