@@ -14,6 +14,7 @@ from imagefs.store.store import Store
 from tests.support import layers as say
 from tests.support.commands import needs, run
 from tests.support.images import add_image
+from tests.support.mounts import mounted, needs_fuse
 
 ROOT = Path(__file__).parent.parent.parent
 LAYER = say.layer(
@@ -144,6 +145,15 @@ def test_files_and_folders_are_offered_where_they_are_wanted(bash: Ask) -> None:
 
 def test_mount_options_are_offered_behind_each_comma(bash: Ask) -> None:
     assert bash("imagefs mount -o allow_other,sym") == ["allow_other,symlinks="]
+
+
+@needs_fuse[0]
+@needs_fuse[1]
+def test_mount_points_are_offered_to_be_unmounted(bash: Ask, folder: Path, tmp_path: Path) -> None:
+    with mounted(folder / "store", tmp_path / "images"):
+        assert bash(f"imagefs umount {tmp_path}") == [f"{tmp_path}/images"]
+        assert bash(f"imagefs remount {tmp_path}") == [f"{tmp_path}/images"]
+    assert bash(f"imagefs umount {tmp_path}") == [""]
 
 
 def test_nothing_is_offered_and_nothing_said_or_made_where_there_is_no_store(
