@@ -54,4 +54,4 @@ Docstrings are contracts in the style of PEP 257: a summary, what is not obvious
 threads, then labelled lines ``Raises:`` and ``Source:`` where they say something.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

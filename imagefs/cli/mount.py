@@ -2,9 +2,10 @@
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+import json
 from pathlib import Path
 
+from imagefs.cli.report import for_each
 from imagefs.errors import InvalidMountOption
 from imagefs.mount.option_table import MOUNT_OPTIONS
 
@@ -29,7 +30,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     mount = commands.add_parser(
         "mount",
         help="mount the store, or one image",
-        description="Mount the whole store, every repo/tag a directory, or only image REF. Returns once it is there.",
+        description="Mount the whole store, every repo/tag a directory, or only image REF. Returns once it is there."
+        " Without arguments, list the mounts that there are.",
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,7 +39,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     mount.add_argument("-o", dest="options", action="append", default=[], metavar="OPT[,OPT]", help="see below")
     mount.add_argument("--log-file", type=Path, metavar="FILE", help="where to log; default: syslog")
     mount.add_argument("reference", nargs="?", metavar="REF", help="an image, by name or ID; default: all of the store")
-    mount.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", help="an empty folder")
+    mount.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="an empty folder")
     mount.set_defaults(run=run_mount)
 
     umount = commands.add_parser(
@@ -57,11 +59,16 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     remount.set_defaults(run=run_remount)
 
     mounts = commands.add_parser("mounts", help="list imagefs mounts", description="List all imagefs mounts.")
+    mounts.add_argument("--json", action="store_true", help="print an object a line")
     mounts.set_defaults(run=run_mounts)
 
 
 def run_mount(namespace: argparse.Namespace) -> int:
     """Mount, and return when the mount answers; in the foreground, when it was unmounted."""
+    if namespace.mountpoint is None:  # of one argument, argparse takes the first that it could be
+        if namespace.reference is None:
+            return run_mounts(namespace)
+        namespace.reference, namespace.mountpoint = None, namespace.reference
     from dataclasses import replace
 
     from imagefs.mount.options import parse_options
@@ -78,7 +85,7 @@ def run_mount(namespace: argparse.Namespace) -> int:
         raise InvalidMountOption(f"image={options.image}", f"another image is asked for: {namespace.reference}")
     mount(
         options.store or namespace.store,
-        namespace.mountpoint,
+        Path(namespace.mountpoint),
         reference=namespace.reference or options.image,
         options=options,
         foreground=namespace.foreground,
@@ -90,41 +97,27 @@ def run_umount(namespace: argparse.Namespace) -> int:
     """Unmount all that can be; those that cannot are reported."""
     from imagefs.mount.unmount import unmount
 
-    return _for_each(namespace.mountpoints, functools.partial(unmount, store=namespace.store, lazy=namespace.lazy))
+    return for_each(namespace.mountpoints, functools.partial(unmount, store=namespace.store, lazy=namespace.lazy))
 
 
 def run_remount(namespace: argparse.Namespace) -> int:
     """Replace the processes behind all mounts that can be taken over; the others are reported."""
     from imagefs.mount.remount import remount
 
-    return _for_each(namespace.mountpoints, functools.partial(remount, store=namespace.store))
+    return for_each(namespace.mountpoints, functools.partial(remount, store=namespace.store))
 
 
-def _for_each(mountpoints: Sequence[Path], do: Callable[[Path], None]) -> int:
-    """Do it for each; return the exit status of the first that failed, 0 if none did."""
-    from imagefs.cli.report import report
-    from imagefs.errors import MountError
-
-    statuses = []
-    for mountpoint in mountpoints:
-        try:
-            do(mountpoint)
-        except MountError as error:
-            statuses.append(report(error))
-    return statuses[0] if statuses else 0
-
-
-def run_mounts(_namespace: argparse.Namespace) -> int:
+def run_mounts(namespace: argparse.Namespace) -> int:
     """Print the imagefs mounts this process sees, of whatever store and user."""
-    from imagefs.cli.words import columns
+    from imagefs.cli.terminal import print_table
     from imagefs.errors import printable
     from imagefs.mount.mountinfo import mounts
 
+    found = [mount for mount in mounts() if mount.is_imagefs]
+    if getattr(namespace, "json", False):
+        for mount in found:
+            print(json.dumps({"source": mount.source, "target": mount.target, "options": list(mount.options)}))
+        return 0
     rows = [("SOURCE", "TARGET", "OPTIONS")]
-    rows += [
-        (printable(mount.source), printable(mount.target), ",".join(mount.options))
-        for mount in mounts()
-        if mount.is_imagefs
-    ]
-    print(columns(rows))
+    print_table(rows + [(printable(mount.source), printable(mount.target), ",".join(mount.options)) for mount in found])
     return 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import stat
@@ -92,6 +93,9 @@ def test_mounts_are_safe_and_named_by_default(store: Path, folder: Path) -> None
         assert {"ro", "nosuid", "nodev"} <= set(found.options)
         assert not {"allow_other", "default_permissions"} & set(found.options)
         assert str(folder) in imagefs("mounts").stdout
+        assert str(folder) in imagefs("mount").stdout  # as mount(8) and podman do
+        listed = [json.loads(line) for line in imagefs("mounts", "--json").stdout.splitlines()]
+        assert [one["source"] for one in listed if one["target"] == str(folder)] == [str(store)]
 
 
 def test_strange_characters_in_the_paths_stay_what_they_are(store: Path, tmp_path: Path) -> None:
