@@ -30,6 +30,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
     rm = commands.add_parser(
         "rm",
+        aliases=["rmi"],
         help="remove images",
         description="Remove names of images; an image goes with its last name, layers with the last image using them.",
     )

@@ -40,6 +40,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     """Add this command to the command line."""
     ls = commands.add_parser(
         "ls",
+        aliases=["images"],
         help="list images",
         description="List images, newest first, a line for each tag; or with PATH, what is there in the image REF.",
         epilog="--format takes json (an object a line), a Go template such as '{{.Repository}}:{{.Tag}}', or 'table'"

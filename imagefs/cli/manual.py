@@ -138,7 +138,7 @@ def imagefs_page() -> str:
     page.paragraph("All commands have the option --help.")
     for name, command in commands.items():
         page.subsection(f"imagefs {name}")
-        page.synopsis(f"imagefs {name}", roff.calls(command))
+        page.synopsis(f"imagefs {name.partition(',')[0]}", roff.calls(command))
         page.paragraph(command.description or "")
         for tag, meaning in roff.described(command):
             page.tagged(tag, meaning)

@@ -143,10 +143,10 @@ def described(parser: argparse.ArgumentParser) -> Iterable[tuple[str, str]]:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the parsers of the commands of *parser*, in the order of its help."""
-    return {
-        name: command
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for name, command in action.choices.items()
-    }
+    """Return the parsers of the commands of *parser*, in the order of its help, by name and other names."""
+    names: dict[argparse.ArgumentParser, list[str]] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                names.setdefault(command, []).append(name)
+    return {", ".join(called): command for command, called in names.items()}

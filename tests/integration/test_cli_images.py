@@ -289,3 +289,8 @@ def test_tables_keep_to_a_terminal_and_pipes_get_all(tmp_path: Path) -> None:
         assert max(map(len, plain)) <= width
         assert any("…" in line for line in plain)
         assert "MB" in plain[1] or "kB" in plain[1]
+
+
+def test_the_names_that_docker_has_for_commands_work_too(shell: Shell) -> None:
+    assert shell("images", "-q") == shell("ls", "-q")
+    assert shell("rmi", "alpine:3.20")[1].startswith("Untagged: alpine:3.20\n")
