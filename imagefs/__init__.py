@@ -21,11 +21,15 @@ The architecture on one page.  Data flows one way::
   on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.  For the
   kernel driver a `holder` keeps the mount, and one child of it after the other serves it.
 * `cli` is a file per verb or family of verbs.
+* `api` is the same for Python programs, and a file system for fsspec; what it offers is offered by this module::
+
+      with imagefs.open_store() as store:
+          print(store["alpine:3.20"].path("etc/os-release").read_text())
 
 Nothing left of `mount` knows that FUSE exists; nothing right of `transfer` knows that there is a network.  Each
 outside thing has one owning module: requests `registry.http`, zstandard and isal `layer.compression`, SQLite
-`store.catalog`, rich `transfer.progress`, argcomplete `cli.completion`, fusepy `mount.fusepy_driver`.
-``tests/test_architecture.py`` holds the table of imports and fails when code disagrees.
+`store.catalog`, rich `transfer.progress`, argcomplete `cli.completion`, fusepy `mount.fusepy_driver`, fsspec
+`api.fsspec`.  ``tests/test_architecture.py`` holds the table of imports and fails when code disagrees.
 
 Decisions worth knowing before changing anything:
 
@@ -54,4 +58,32 @@ Docstrings are contracts in the style of PEP 257: a summary, what is not obvious
 threads, then labelled lines ``Raises:`` and ``Source:`` where they say something.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagefs.api.comparing import Change, compare
+    from imagefs.api.image import Image, Layer
+    from imagefs.api.path import ImagePath
+    from imagefs.api.store import ImageStore, open_store
+
 __version__ = "0.3.0"
+__all__ = ["Change", "Image", "ImagePath", "ImageStore", "Layer", "compare", "open_store"]
+
+_MODULES = {
+    "Change": "comparing",
+    "Image": "image",
+    "ImagePath": "path",
+    "ImageStore": "store",
+    "Layer": "image",
+    "compare": "comparing",
+    "open_store": "store",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for only then: starting the command line must not wait for it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'imagefs' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(f"imagefs.api.{_MODULES[name]}"), name)

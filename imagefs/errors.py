@@ -373,7 +373,7 @@ class TreeDamaged(DerivedDamaged):
     kind = "tree"
 
 
-class ImageNotFound(StoreError):
+class ImageNotFound(StoreError, KeyError):
     """No image in the store answers to *reference*."""
 
     errno = errno.ENOENT
@@ -387,7 +387,7 @@ class ImageNotFound(StoreError):
         return f"no such image: {printable(self.reference)}" + (f"; {self.hint}" if self.hint else "")
 
 
-class PathNotFound(StoreError):
+class PathNotFound(StoreError, FileNotFoundError):
     """The image *reference* has nothing at *path*."""
 
     errno = errno.ENOENT
@@ -397,6 +397,8 @@ class PathNotFound(StoreError):
         self.path = path
         self.reference = reference
         self.hint = hint
+        self.strerror, self.filename = os.strerror(self.errno), "/" + os.fsdecode(path)
+        self.args = (path, reference, hint)  # OSError takes some away
 
     def __str__(self) -> str:
         text = f"no such file or directory in {printable(self.reference)}: /{printable(self.path)}"
