@@ -56,9 +56,9 @@ def _selected(top: "ImagePath", parts: Sequence[str], *, only_directories: bool)
             for directory, _, _ in top.walk():
                 yield from _selected(directory, rest, only_directories=only_directories)
     elif not _MAGIC.search(part):
-        child = top / part
-        if child.exists(follow_symlinks=bool(rest)):
-            yield from _selected(child, rest, only_directories=only_directories)
+        found = top / part if part == ".." and top.is_dir() else top.child(part)
+        if found is not None:
+            yield from _selected(found, rest, only_directories=only_directories)
     elif top.is_dir():
         matches = re.compile(fnmatch.translate(part)).match
         for child in top.iterdir():

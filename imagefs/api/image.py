@@ -129,15 +129,15 @@ class Image:
         return tuple(layers)
 
     def at_layer(self, count: int) -> "Image":
-        """Return the image as of its first *count* layers: the same but for its tree and its layers.
+        """Return the image as of the first *count* of all its layers: the same but for its tree and its layers.
 
-        Raises: InvalidReference, where it has not that many.
+        Raises: InvalidReference, where there are not that many.
         """
-        if not 0 <= count <= len(self._stack.diff_ids):
-            reason = f"the image has {len(self._stack.diff_ids)} layers, counted from the base as layer:1"
-            raise InvalidReference(f"{self.reference}@layer:{count}", reason)
-        whole = self.reference.partition("@layer:")[0]
-        return Image(self._opened, self._found, Stack(self._stack.diff_ids[:count]), f"{whole}@layer:{count}")
+        reference = f"{self.reference.partition('@layer:')[0]}@layer:{count}"
+        every = self._found.diff_ids
+        if not 0 <= count <= len(every):
+            raise InvalidReference(reference, f"the image has {len(every)} layers, counted from the base as layer:1")
+        return Image(self._opened, self._found, Stack(every[:count]), reference)
 
     # ---- its files ----
 

@@ -191,6 +191,20 @@ class ImagePath:
         for path, thing in self.image.tree().children(self._bytes, found):
             yield ImagePath(self.image, path, thing)
 
+    def child(self, name: str) -> "ImagePath | None":
+        """Return what is called *name* in this directory; None where there is nothing, or this is no directory.
+
+        Unlike ``/`` it looks, once: *name* is one component, and neither "." nor "..".
+        """
+        if not self.is_dir():
+            return None
+        tree = self.image.tree()
+        listing = tree.listing(self._found(follow=True))
+        number = listing.find(os.fsencode(name))
+        if number is None:
+            return None
+        return ImagePath(self.image, str(self._pure / name), tree.thing(listing, number))
+
     def walk(self, *, top_down: bool = True) -> Iterator[tuple["ImagePath", list[str], list[str]]]:
         """Yield (directory, names of directories, names of all else) of all below, as `pathlib.Path.walk` does.
 

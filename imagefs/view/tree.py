@@ -138,13 +138,13 @@ class ImageTree:
         followed = 0
         while names:
             name = names.pop()
+            if not way[-1][1].is_directory:  # also for "." and "..", as Linux has it
+                return None
             if name in (b"", b"."):
                 continue
             if name == b"..":
                 way = way[:-1] or way
                 continue
-            if not way[-1][1].is_directory:
-                return None
             listing = self.listing(way[-1][1])
             number = listing.find(name)
             if number is None:
