@@ -64,6 +64,7 @@ class ImageFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
         self._generation = -1
         self._names: frozenset[str] = frozenset()
         self._repositories: frozenset[str] = frozenset()
+        self._most_parts = 1
         self._images: dict[str, Image] = {}
 
     @classmethod
@@ -88,6 +89,7 @@ class ImageFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
             self._names = frozenset(name for names in shown for name in names)
             every = [name for image in images for name in (*image.names, *image.digests)]
             self._repositories = frozenset(Reference.parse(name).name for name in every)
+            self._most_parts = max((name.count("/") + 1 for name in self._repositories), default=1)
             self._images = {}
             self._generation = generation
 
@@ -107,12 +109,11 @@ class ImageFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has n
     def _inside(self, text: str) -> ImagePath | None:
         """Return what *text*, by its longest beginning that names an image, means in there; None if none does."""
         self._refreshed()
-        end = len(text)
-        while end > 0:
-            image = self._image(text[:end])
+        parts = text.split("/", self._most_parts)
+        for count in range(min(len(parts), self._most_parts), 0, -1):
+            image = self._image("/".join(parts[:count]))
             if image is not None:
-                return image.path(text[end:])
-            end = text.rfind("/", 0, end)
+                return image.path("/".join(parts[count:]))
         return None
 
     def _folders(self, text: str) -> list[str]:

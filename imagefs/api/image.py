@@ -18,8 +18,9 @@ from imagefs.store import catalog
 if TYPE_CHECKING:
     from imagefs.api.config import Config
     from imagefs.api.opened import OpenedStore
-    from imagefs.view.tree import ImageTree
+    from imagefs.view.tree import ImageTree, Thing
 
+_MOST_DIRECTORIES = 4096
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -30,6 +31,23 @@ class Layer:
     diff_id: str
     size: int
     created_by: str
+
+
+class Directories:
+    """The directories that were looked at last, by path, so that nobody goes there from the root for each name.
+
+    Thread-safe, as far as it matters: what is lost is looked for again.
+    """
+
+    def __init__(self) -> None:
+        self._things: dict[bytes, Thing] = {}
+        self.get = self._things.get
+
+    def put(self, path: bytes, directory: "Thing") -> None:
+        """Remember that *directory* is at *path*."""
+        if len(self._things) >= _MOST_DIRECTORIES:
+            self._things.clear()
+        self._things[path] = directory
 
 
 class Image:
@@ -44,6 +62,8 @@ class Image:
         self._stack = stack
         self.reference = reference
         """What it was asked for by, for messages."""
+        self.directories = Directories()
+        """For paths in it."""
 
     def __repr__(self) -> str:
         return f"<imagefs.Image {self.reference!r} {self._found.id.short}>"

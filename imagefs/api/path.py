@@ -319,10 +319,19 @@ class ImagePath:
     def _look(self, *, follow: bool) -> "Thing | None":
         tree = self.image.tree()
         if self._thing is None:  # what a path leads to never changes, so whoever sets it sets the same
-            found = tree.find(self._bytes)
-            if found is None:
+            folder, _, name = self._bytes.rpartition(b"/")
+            directory = self.image.directories.get(folder)
+            if directory is None or name in (b"", b".."):
+                found = tree.find(self._bytes)
+                self._thing = found[1] if found is not None else None
+            else:
+                listing = tree.listing(directory)
+                number = listing.find(name)
+                self._thing = tree.thing(listing, number) if number is not None else None
+            if self._thing is None:
                 return None
-            self._thing = found[1]
+            if self._thing.is_directory:
+                self.image.directories.put(self._bytes, self._thing)
         if not follow or not stat.S_ISLNK(self._thing.attributes.mode):
             return self._thing
         led_to = tree.find(self._bytes, follow=True)

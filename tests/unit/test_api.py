@@ -394,11 +394,13 @@ def test_files_are_pythons_own_kinds_of_files(image: imagefs.Image) -> None:
         file.seek(len(BINARY) + 10)
         assert file.read(1) == b""
         with pytest.raises(ValueError, match="position"):
-            file.raw.seek(-1)
-        with pytest.raises(ValueError, match="whence"):
-            file.raw.seek(0, 9)
+            file.seek(-1)
         assert not file.writable()
     raw = path.open("rb", 0)
+    with pytest.raises(ValueError, match="position"):
+        raw.seek(-1)
+    with pytest.raises(ValueError, match="whence"):
+        raw.seek(0, 9)
     assert raw.readall() == path.read_bytes() == BINARY
     raw.close()
     raw.close()
