@@ -9,10 +9,11 @@ from typing import Literal
 
 from imagefs.api.image import Image
 from imagefs.api.path import ImagePath
-from imagefs.diff.compare import IGNORABLE
+from imagefs.diff.compare import ASPECTS
 from imagefs.diff.compare import compare as compare_trees
 from imagefs.errors import PathNotFound, UsageError, printable
 
+_IGNORABLE = ASPECTS[1:]
 _KINDS: dict[str, Literal["added", "deleted", "changed"]] = {"A": "added", "D": "deleted", "C": "changed"}
 
 
@@ -43,8 +44,8 @@ def compare(
     InvalidLayer.
     """
     for aspect in ignore:
-        if aspect not in IGNORABLE:
-            raise UsageError(f"expected some of {', '.join(IGNORABLE)} to ignore, found '{printable(aspect)}'")
+        if aspect not in _IGNORABLE:
+            raise UsageError(f"expected some of {', '.join(_IGNORABLE)} to ignore, found '{printable(aspect)}'")
     before, after = old.tree(), new.tree()
     at = None
     if path is not None:

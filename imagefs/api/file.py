@@ -57,6 +57,12 @@ class ImageFile(io.RawIOBase):
         self._position += len(data)
         return len(data)
 
+    def readall(self) -> bytes:
+        """Return all from the position to the end, in one piece."""
+        data = self._open().read(self._position, max(0, self.size - self._position))
+        self._position += len(data)
+        return data
+
     def close(self) -> None:
         self._file = None
         super().close()

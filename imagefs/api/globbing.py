@@ -34,7 +34,8 @@ def matching(top: "ImagePath", pattern: str) -> Iterator["ImagePath"]:
         parts.append(part)
     if not parts:
         raise ValueError(f"expected a pattern, found {pattern!r}")
-    return _once(_selected(top, parts, only_directories=pattern.endswith("/")))
+    found = _selected(top, parts, only_directories=pattern.endswith("/"))
+    return found if parts.count(_ANY_DEPTH) < 2 else _once(found)
 
 
 def _once(paths: Iterator["ImagePath"]) -> Iterator["ImagePath"]:

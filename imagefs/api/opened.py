@@ -11,6 +11,9 @@ from imagefs.view.kept import KeptFiles
 from imagefs.view.opened import OpenedImages
 from imagefs.view.tree import ImageTree, looked_at
 
+_MOST_FILES = 256
+"""Most files of a store kept open: the program that looks at images has others, and may have many of these."""
+
 
 class OpenedStore:
     """A store until `close`, which it owns.  Thread-safe, but not to be used in a forked child.
@@ -20,8 +23,9 @@ class OpenedStore:
 
     def __init__(self, store: Store, *, verify: bool) -> None:
         self._store = store
-        self._files = KeptFiles()
+        self._files = KeptFiles(most=_MOST_FILES)
         self._images = OpenedImages(store, self._files, verify=verify)
+        self._passing: set[Stack] = set()
         self._is_closed = False
 
     def store(self) -> Store:
@@ -36,7 +40,10 @@ class OpenedStore:
         Raises: StoreUnusable, once the store is closed; BlobNotFound, InvalidLayer.
         """
         self.store()
-        return looked_at(self._images, stack, passing=passing)
+        tree = looked_at(self._images, stack, passing=passing and stack not in self._passing)
+        if passing:
+            self._passing.add(stack)
+        return tree
 
     def close(self) -> None:
         """Close the store; files opened before stay readable until they are closed."""

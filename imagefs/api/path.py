@@ -299,7 +299,7 @@ class ImagePath:
     def read_bytes(self) -> bytes:
         """Return all of the file's content."""
         with self._opened() as file:
-            return file.readall() or b""
+            return file.readall()
 
     def read_text(self, encoding: str = "utf-8", errors: str | None = None) -> str:
         """Return all of the file's content as text."""

@@ -106,13 +106,22 @@ class KeptFiles:
     """
 
     def __init__(
-        self, given: Mapping[str, int] | None = None, hand_over: Callable[[str, int | None], None] | None = None
+        self,
+        given: Mapping[str, int] | None = None,
+        hand_over: Callable[[str, int | None], None] | None = None,
+        *,
+        most: int | None = None,
     ) -> None:
-        """Take over the descriptors *given*; *hand_over* is told every file opened, and None of every one given up."""
+        """Take over the descriptors *given*; *hand_over* is told every file opened, and None of every one given up.
+
+        *most* is a lower limit to how many are kept.
+        """
         self._lock = threading.Lock()
         self._hand_over = hand_over or (lambda _path, _descriptor: None)
         self._files = OrderedDict((path, KeptFile(descriptor)) for path, descriptor in (given or {}).items())
         self._limit = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS)
+        if most is not None:
+            self._limit = min(self._limit, most)
 
     def get(self, path: str) -> KeptFile:
         """Return the file at *path*, or the one that was there when it was first asked for.
