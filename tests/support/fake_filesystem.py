@@ -146,10 +146,10 @@ class FakeFilesystem:
         return tuple(sorted(self._node(node).xattrs))
 
     def getxattr(self, node: NodeId, name: bytes) -> bytes:
-        try:
-            return self._node(node).xattrs[name]
-        except KeyError:
-            raise OSError(errno.ENODATA, "no such attribute") from None
+        value = self._node(node).xattrs.get(name)
+        if value is None:
+            raise OSError(errno.ENODATA, "no such attribute")
+        return value
 
     def departed(self) -> None:
         return None
