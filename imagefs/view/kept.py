@@ -170,4 +170,6 @@ class KeptFiles:
     def close(self) -> None:
         """Give up all files."""
         with self._lock:
+            for file in self._files.values():
+                file.reader = None  # which has the file in turn: it would stay open until cycles are collected
             self._files.clear()

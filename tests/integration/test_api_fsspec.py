@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,30 @@ def test_the_longest_beginning_that_names_an_image_counts(store_path: Path, fs: 
 
 
 @pytest.mark.parametrize(
-    "path", ["app:9/etc/conf", "app:1/nowhere", "ghcr.io/nobody", "nothing", "No Image/x", "app:1/etc/conf/x"]
+    "path",
+    [
+        "app:9/etc/conf",
+        "app:1/nowhere",
+        "app:1/etc/conf/x",
+        "ghcr.io/nobody",
+        "nothing",
+        "No Image/x",
+        "app@sha256:zz/etc",
+        "app@layer:1/nowhere",
+        "app@layer:9/etc",
+        "app:1@layer:x/etc",
+        "sha256:/etc",
+        "sha256:ffffffffffffffffffff/etc",
+        "@/etc",
+        ":/etc",
+        "app:1/\0",
+        "app:1/\udcfe",
+        "\udcff/x",
+        "a" * 300 + "/x",
+        "[::1]:5000/app",
+        "http://app:1/etc",
+    ],
+    ids=ascii,
 )
 def test_what_leads_nowhere_is_a_file_not_found(fs: ImageFileSystem, path: str) -> None:
     assert not fs.exists(path)
@@ -323,6 +347,27 @@ def test_pandas_reads_a_table_out_of_an_image(store_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     table = pandas.read_csv("image://ghcr.io/team/app:0/data/table.csv", storage_options={"store": str(store_path)})
     assert table.to_dict("list") == {"name": ["apple", "pear"], "count": [3, 4]}
+
+
+def test_other_file_systems_of_fsspec_build_on_it(store_path: Path, tmp_path: Path) -> None:
+    options = {"store": str(store_path)}
+    with fsspec.open(
+        "simplecache::image://app:1/etc/conf", image=options, simplecache={"cache_storage": str(tmp_path / "c")}
+    ) as file:
+        assert file.read() == b"new\n"
+    below = fsspec.filesystem("dir", path="app:1/etc", target_protocol="image", target_options=options)
+    assert below.ls("", detail=False) == ["conf", "link"]
+    assert below.cat("link") == b"new\n"
+
+
+def test_threads_share_a_file_system(fs: ImageFileSystem) -> None:
+    def look(number: int) -> tuple[bytes, int]:
+        return fs.cat_file("app@layer:1/etc/conf", number % 10, number % 10 + 1), len(fs.find(""))
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(look, range(40)))
+    assert [part for part, _ in found] == [b"%d" % (number % 10) for number in range(40)]
+    assert len({count for _, count in found}) == 1
 
 
 # ---- where it is found ----

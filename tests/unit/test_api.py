@@ -1,6 +1,7 @@
 """The Python API: what programs get of images, and how it fails."""
 
 import datetime
+import gc
 import io
 import json
 import os
@@ -142,6 +143,19 @@ def test_a_closed_store_says_so_and_open_files_stay_readable(store_path: Path) -
             ask()
     assert file.read() == BINARY
     file.close()
+
+
+def test_a_closed_store_keeps_no_file_open(store_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        with imagefs.open_store(store_path) as store:
+            for image in (store["app:1"], store["app:1@layer:1"]):
+                assert image.path("abs").read_bytes()
+            assert len(os.listdir("/proc/self/fd")) > before
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_what_is_open_outlives_the_removal_of_its_image(store_path: Path, image: imagefs.Image) -> None:
