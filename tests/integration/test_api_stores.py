@@ -1,11 +1,14 @@
 """Images brought in and looked at through the Python API, judged by tar, and by what the command line says."""
 
 import contextlib
+import errno
 import io
 import json
 import logging
 import random
+import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,56 @@ def test_a_tree_is_what_tar_unpacks(tmp_path: Path) -> None:
             ]
             subprocess.run(tool, check=True)
             assert differences(snapshot_api(store[name]), snapshot(unpacked)) == [], name
+
+
+_LOOK = """
+import errno, json, os, stat, sys
+os.chroot(sys.argv[1])
+os.chdir("/")
+for path in json.load(sys.stdin):
+    found = []
+    for look in (os.stat, os.lstat):
+        try:
+            status = look(path)
+            rest = [] if stat.S_ISDIR(status.st_mode) else [status.st_size, status.st_mtime_ns]
+            found.append([status.st_mode, *rest])
+        except OSError as error:
+            found.append("ELOOP" if error.errno == errno.ELOOP else "missing")
+    print(json.dumps(found))
+"""
+
+
+def _looked_at(path: imagefs.ImagePath) -> list[object]:
+    found: list[object] = []
+    for look in (path.stat, path.lstat):
+        try:
+            status = look()
+            # The size of directories, and when the root was last changed, are a file system's own affair.
+            rest = [] if stat.S_ISDIR(status.st_mode) else [status.st_size, status.st_mtime_ns]
+            found.append([status.st_mode, *rest])
+        except OSError as error:
+            found.append("missing" if isinstance(error, FileNotFoundError) else errno.errorcode[error.errno or 0])
+    return found
+
+
+@needs_root
+def test_paths_lead_where_they_lead_a_process_whose_root_the_image_is(tmp_path: Path) -> None:
+    chance = random.Random(99)
+    parts = ["x", "y", "z", "a", "b", "c", "..", "nowhere"]
+    with imagefs.open_store(tmp_path / "store", create=True) as store:
+        for name in _stacks(store, chance, 12):
+            image = store[name]
+            paths = ["/" + "/".join(chance.choices(parts, k=chance.randrange(1, 6))) for _ in range(200)]
+            command("--store", tmp_path / "store", "export", "-o", tmp_path / "flat.tar", name)
+            root = tmp_path / name
+            root.mkdir()
+            subprocess.run(["tar", "-xpf", tmp_path / "flat.tar", "-C", root], check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", _LOOK, root], input=json.dumps(paths), text=True, capture_output=True, check=True
+            )
+            kernel = [json.loads(line) for line in done.stdout.splitlines()]
+            for _ in ("from the root", "from directories seen before"):
+                assert [_looked_at(image.path(path)) for path in paths] == kernel, name
 
 
 def test_the_same_differences_as_the_command_line_tells(tmp_path: Path) -> None:
