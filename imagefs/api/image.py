@@ -18,6 +18,7 @@ from imagefs.store import catalog
 if TYPE_CHECKING:
     from imagefs.api.config import Config
     from imagefs.api.opened import OpenedStore
+    from imagefs.overlay.record import Listing
     from imagefs.view.tree import ImageTree, Thing
 
 _MOST_DIRECTORIES = 4096
@@ -34,20 +35,45 @@ class Layer:
 
 
 class Directories:
-    """The directories that were looked at last, by path, so that nobody goes there from the root for each name.
+    """The directories of an image that were looked at last, by path: nobody goes there from the root for each name.
 
     Thread-safe, as far as it matters: what is lost is looked for again.
     """
 
     def __init__(self) -> None:
         self._things: dict[bytes, Thing] = {}
-        self.get = self._things.get
+        self._last: tuple[bytes, Listing] | None = None
 
     def put(self, path: bytes, directory: "Thing") -> None:
         """Remember that *directory* is at *path*."""
         if len(self._things) >= _MOST_DIRECTORIES:
             self._things.clear()
         self._things[path] = directory
+
+    def find(self, tree: "ImageTree", folder: bytes, name: bytes) -> "Thing | None":
+        """Return what is called *name*, neither "." nor "..", in the directory at *folder* of *tree*, if it is there.
+
+        Raises: OSError(ELOOP).
+        """
+        listing = self._listing(tree, folder)
+        number = listing.find(name) if listing is not None else None
+        return None if listing is None or number is None else tree.thing(listing, number)
+
+    def _listing(self, tree: "ImageTree", path: bytes) -> "Listing | None":
+        # One is kept, which may be big: names are mostly looked for in the same directory as before.
+        last = self._last
+        if last is not None and last[0] == path:
+            return last[1]
+        directory = self._things.get(path)
+        if directory is None:
+            found = tree.find(path, follow=True)
+            if found is None or not found[1].is_directory:
+                return None
+            directory = found[1]
+            self.put(path, directory)
+        listing = tree.listing(directory)
+        self._last = path, listing
+        return listing
 
 
 class Image:

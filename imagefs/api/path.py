@@ -188,6 +188,7 @@ class ImagePath:
         found = self._found(follow=True)
         if not found.is_directory:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self))
+        self.image.directories.put(self._bytes, found)
         for path, thing in self.image.tree().children(self._bytes, found):
             yield ImagePath(self.image, path, thing)
 
@@ -198,12 +199,8 @@ class ImagePath:
         """
         if not self.is_dir():
             return None
-        tree = self.image.tree()
-        listing = tree.listing(self._found(follow=True))
-        number = listing.find(os.fsencode(name))
-        if number is None:
-            return None
-        return ImagePath(self.image, str(self._pure / name), tree.thing(listing, number))
+        thing = self.image.directories.find(self.image.tree(), self._bytes, os.fsencode(name))
+        return None if thing is None else ImagePath(self.image, str(self._pure / name), thing)
 
     def walk(self, *, top_down: bool = True) -> Iterator[tuple["ImagePath", list[str], list[str]]]:
         """Yield (directory, names of directories, names of all else) of all below, as `pathlib.Path.walk` does.
@@ -320,14 +317,11 @@ class ImagePath:
         tree = self.image.tree()
         if self._thing is None:  # what a path leads to never changes, so whoever sets it sets the same
             folder, _, name = self._bytes.rpartition(b"/")
-            directory = self.image.directories.get(folder)
-            if directory is None or name in (b"", b".."):
+            if name in (b"", b".."):
                 found = tree.find(self._bytes)
                 self._thing = found[1] if found is not None else None
             else:
-                listing = tree.listing(directory)
-                number = listing.find(name)
-                self._thing = tree.thing(listing, number) if number is not None else None
+                self._thing = self.image.directories.find(tree, folder, name)
             if self._thing is None:
                 return None
             if self._thing.is_directory:

@@ -49,7 +49,7 @@ def _stacks(store: imagefs.ImageStore, chance: random.Random, count: int) -> lis
 def test_a_tree_is_what_tar_unpacks(tmp_path: Path) -> None:
     with imagefs.open_store(tmp_path / "store", create=True) as store:
         names = [one.names[0] for one in store.load(nasty_layout(tmp_path / "nasty"))]
-        names += _stacks(store, random.Random(20240), 12)
+        names += _stacks(store, random.Random(20240), 6)
         for number, name in enumerate(names):
             exported, unpacked = tmp_path / "flat.tar", tmp_path / f"{number}"
             command("--store", tmp_path / "store", "export", "-o", exported, name)
@@ -103,7 +103,7 @@ def test_paths_lead_where_they_lead_a_process_whose_root_the_image_is(tmp_path: 
     chance = random.Random(99)
     parts = ["x", "y", "z", "a", "b", "c", "..", "nowhere"]
     with imagefs.open_store(tmp_path / "store", create=True) as store:
-        for name in _stacks(store, chance, 12):
+        for name in _stacks(store, chance, 8):
             image = store[name]
             paths = ["/" + "/".join(chance.choices(parts, k=chance.randrange(1, 6))) for _ in range(200)]
             command("--store", tmp_path / "store", "export", "-o", tmp_path / "flat.tar", name)
