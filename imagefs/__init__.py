@@ -15,7 +15,7 @@ The architecture on one page.  Data flows one way::
 * `overlay` defines the union of changesets declaratively, computes it as a `Tree`, and keeps that as a file that is
   served by copying bytes.
 * `view` answers what a kernel may ask of a mounted store, by inode; it knows no FUSE.
-* `diff` says what makes two images differ and which layer made a file what it is, from trees and indexes alone.
+* `compare` says what makes two images differ and which layer made a file what it is, from trees and indexes alone.
 * `check` compares what a store holds with what its names promise, and mends what can be made from what is there.
 * `mount` puts a view under a mount point and keeps it there, with one of two drivers: `kernel` speaks the FUSE protocol
   on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.  For the
@@ -49,7 +49,7 @@ Decisions worth knowing before changing anything:
   kernel may believe for ever what it is told inside an image; only names of images change.  Files of a shared layer
   are one node, with one page cache, in all images.
 * An inode number is 64 bits of a digest of what the thing is, so equal things have equal numbers everywhere.  Who must
-  not be deceived, as `diff`, goes by whole digests, which trees hold of each directory with all that is in it.
+  not be deceived, as `compare`, goes by whole digests, which trees hold of each directory with all that is in it.
 * Whoever serves may die at any moment.  What its successor must know is with the holder before the kernel hears of it:
   slots given, files kept open.  What can be asked of the kernel instead is not remembered at all.
 * Errors are one tree (`errors`), which knows errno and exit status; one function turns them into each.
@@ -61,13 +61,13 @@ threads, then labelled lines ``Raises:`` and ``Source:`` where they say somethin
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagefs.api.comparing import Change, compare
+    from imagefs.api.comparing import Change, diff
     from imagefs.api.image import Image, Layer
     from imagefs.api.path import ImagePath
     from imagefs.api.store import ImageStore, open_store
 
 __version__ = "0.3.0"
-__all__ = ["Change", "Image", "ImagePath", "ImageStore", "Layer", "compare", "open_store"]
+__all__ = ["Change", "Image", "ImagePath", "ImageStore", "Layer", "diff", "open_store"]
 
 _MODULES = {
     "Change": "comparing",
@@ -75,7 +75,7 @@ _MODULES = {
     "ImagePath": "path",
     "ImageStore": "store",
     "Layer": "image",
-    "compare": "comparing",
+    "diff": "comparing",
     "open_store": "store",
 }
 

@@ -20,10 +20,10 @@ ALLOWED = {
     "transfer": {"oci", "registry", "store", "layer"},
     "view": {"oci", "store", "layer", "overlay"},
     "mount": {"oci", "store", "overlay", "view"},
-    "diff": {"oci", "store", "layer", "overlay", "view"},
+    "compare": {"oci", "store", "layer", "overlay", "view"},
     "check": {"oci", "store", "layer", "overlay"},
-    "cli": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "mount", "diff", "check", ""},
-    "api": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "diff"},
+    "cli": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "mount", "compare", "check", ""},
+    "api": {"oci", "registry", "store", "layer", "overlay", "transfer", "view", "compare"},
     "": {"api"},
     "__main__": {"cli"},
 }

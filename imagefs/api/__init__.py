@@ -12,6 +12,6 @@ the command line.  All public names are those of `imagefs`; errors are those of 
         with new.path("etc/web.conf").open() as file:
             print(file.readline().strip())  # port = 80
         print([path.name for path in new.root.glob("srv/*.py")])  # ['app.py', 'metrics.py']
-        for change in imagefs.compare(old, new, path="etc"):
+        for change in imagefs.diff(old, new, path="etc"):
             print(change.kind, change.path, change.aspects)  # changed /etc/web.conf ('content', 'mode', 'times')
 """

@@ -1,6 +1,6 @@
 """What makes one image another, as values.
 
-Receives two images; hands on their differences one by one.  What a difference is, `diff.compare` decides.
+Receives two images; hands on their differences one by one.  What a difference is, `compare.trees` decides.
 """
 
 from collections.abc import Collection, Iterator
@@ -9,8 +9,7 @@ from typing import Literal
 
 from imagefs.api.image import Image
 from imagefs.api.path import ImagePath
-from imagefs.diff.compare import ASPECTS
-from imagefs.diff.compare import compare as compare_trees
+from imagefs.compare.trees import ASPECTS, compare
 from imagefs.errors import PathNotFound, UsageError, printable
 
 _IGNORABLE = ASPECTS[1:]
@@ -32,9 +31,7 @@ class Change:
     new: ImagePath | None
 
 
-def compare(
-    old: Image, new: Image, *, path: str | bytes | None = None, ignore: Collection[str] = ()
-) -> Iterator[Change]:
+def diff(old: Image, new: Image, *, path: str | bytes | None = None, ignore: Collection[str] = ()) -> Iterator[Change]:
     """Yield what makes *new* another tree than *old*, in the order of ``diff -r``, without reading files.
 
     *path* limits it to what is there on the two sides.  *ignore* says which aspects are no change: all but ``type``.
@@ -62,5 +59,5 @@ def compare(
             ImagePath(old, change.path, change.old) if change.old is not None else None,
             ImagePath(new, change.path, change.new) if change.new is not None else None,
         )
-        for change in compare_trees(before, after, at=at, ignore=ignore)
+        for change in compare(before, after, at=at, ignore=ignore)
     )

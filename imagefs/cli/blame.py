@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from imagefs.errors import printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from imagefs.diff.blame import Touch
+    from imagefs.compare.blame import Touch
 
 _UNKNOWN = "<unknown>"
 _INSTRUCTION_COLUMNS = 60
@@ -33,7 +33,7 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.cli.paths import clean, not_found
     from imagefs.cli.report import report
     from imagefs.cli.words import path_text
-    from imagefs.diff.blame import blame
+    from imagefs.compare.blame import blame
     from imagefs.oci.config import parse_config
     from imagefs.overlay.stored import Stack
     from imagefs.store.store import Store

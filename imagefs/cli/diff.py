@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from imagefs.errors import ImagefsError, InvalidReference
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from imagefs.diff.compare import Change
-    from imagefs.diff.layers import LayerShare
+    from imagefs.compare.layers import LayerShare
+    from imagefs.compare.trees import Change
     from imagefs.store.catalog import Image
     from imagefs.store.store import Store
     from imagefs.view.tree import ImageTree, Thing
@@ -77,8 +77,8 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 def _run(store: "Store", namespace: argparse.Namespace) -> int:
-    from imagefs.diff.compare import compare
-    from imagefs.diff.layers import layer_shares
+    from imagefs.compare.layers import layer_shares
+    from imagefs.compare.trees import compare
     from imagefs.view.kept import KeptFiles
     from imagefs.view.opened import OpenedImages
     from imagefs.view.tree import looked_at, named
@@ -117,7 +117,7 @@ def _places(
 
 
 def _configs(store: "Store", old: "Image", new: "Image", printing: "_Printing") -> bool:
-    from imagefs.diff.configs import compare_configs
+    from imagefs.compare.configs import compare_configs
     from imagefs.oci.config import parse_config
 
     before, after = (parse_config(store.document(image.id), algorithm=image.id.algorithm) for image in (old, new))
@@ -182,7 +182,7 @@ class _Printing:
 
     def _text(self, change: "Change") -> None:
         from imagefs.cli.terminal import styled
-        from imagefs.diff.unified import unified
+        from imagefs.compare.unified import unified
 
         if "content" not in change.aspects or change.old is None or change.new is None:
             return
@@ -197,7 +197,7 @@ class _Printing:
                 self._raw(line)
 
     def _json(self, change: "Change") -> None:
-        from imagefs.diff.compare import described
+        from imagefs.compare.trees import described
 
         said: dict[str, object] = {"kind": {"A": "added", "D": "deleted", "C": "changed"}[change.kind]}
         said["path"] = "/" + change.path.decode(errors="replace")

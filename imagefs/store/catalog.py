@@ -85,10 +85,14 @@ class Catalog:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            # Not FULL: the journal's removal is the commit, and must outlive a loss of power, too.
-            self._connection.execute("PRAGMA synchronous = EXTRA")
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            try:
+                self._connection.execute("PRAGMA foreign_keys = ON")
+                # Not FULL: the journal's removal is the commit, and must outlive a loss of power, too.
+                self._connection.execute("PRAGMA synchronous = EXTRA")
+                (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            except BaseException:
+                self._connection.close()
+                raise
         if version != SCHEMA_VERSION:
             self.close()
             raise StoreUnusable(

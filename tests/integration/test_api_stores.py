@@ -124,7 +124,7 @@ def test_the_same_differences_as_the_command_line_tells(tmp_path: Path) -> None:
         for old, new in ((one, two), (two, f"{three}@layer:1")):
             done = command("--store", tmp_path / "store", "diff", "--json", old, new, check=False)
             told = [json.loads(line) for line in done.stdout.splitlines()]
-            found = list(imagefs.compare(store[old], store[new]))
+            found = list(imagefs.diff(store[old], store[new]))
             assert [(change.kind, change.path) for change in found] == [(one["kind"], one["path"]) for one in told]
             assert len(found) > 3
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imagefs.diff.compare import Change, compare
+from imagefs.compare.trees import Change, compare
 from imagefs.overlay.stored import Stack
 from imagefs.store.store import Store
 from imagefs.view.kept import KeptFiles

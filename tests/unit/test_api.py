@@ -82,7 +82,7 @@ def test_importing_the_package_imports_nothing_of_it() -> None:
     code = (
         "import sys, imagefs; before = set(sys.modules);"
         "assert not [name for name in before if name.startswith('imagefs.')];"
-        "imagefs.open_store; imagefs.compare;"
+        "imagefs.open_store; imagefs.diff;"
         "heavy = {'requests', 'urllib3', 'fuse', 'rich', 'fsspec', 'argparse', 'imagefs.mount', 'imagefs.cli'};"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
@@ -491,7 +491,7 @@ def test_threads_share_a_store_its_images_and_their_paths(store: imagefs.ImageSt
 
 def test_differences_are_typed_and_lead_to_both_sides(store: imagefs.ImageStore) -> None:
     old, new = store["app:0"], store["app:1"]
-    changes = {change.path: change for change in imagefs.compare(old, new)}
+    changes = {change.path: change for change in imagefs.diff(old, new)}
     assert {path: (change.kind, change.aspects) for path, change in changes.items()} == {
         "/a": ("added", ()),
         "/a/b": ("added", ()),
@@ -506,17 +506,17 @@ def test_differences_are_typed_and_lead_to_both_sides(store: imagefs.ImageStore)
     assert conf.new is not None
     assert (conf.old.read_text(), conf.new.read_text()) == ("one\n", "two\n")
     assert changes["/etc/gone"].new is changes["/a"].old is None
-    assert list(imagefs.compare(new, new)) == []
-    below = imagefs.compare(old, new, path="etc", ignore=["owner", "xattrs"])
+    assert list(imagefs.diff(new, new)) == []
+    below = imagefs.diff(old, new, path="etc", ignore=["owner", "xattrs"])
     assert [(change.path, change.aspects) for change in below] == [
         ("/etc/binary", ()),
         ("/etc/conf", ("content",)),
         ("/etc/gone", ()),
     ]
     with pytest.raises(UsageError, match="found 'colour'"):
-        imagefs.compare(old, new, ignore=["colour"])
+        imagefs.diff(old, new, ignore=["colour"])
     with pytest.raises(PathNotFound):
-        imagefs.compare(old, new, path="nowhere")
+        imagefs.diff(old, new, path="nowhere")
 
 
 def test_images_of_different_stores_can_be_compared(store: imagefs.ImageStore, tmp_path: Path) -> None:
@@ -524,5 +524,5 @@ def test_images_of_different_stores_can_be_compared(store: imagefs.ImageStore, t
         add_image(low, [BASE], "app:0")
         add_image(low, [BASE, TOP], "app:1")
     with imagefs.open_store(tmp_path / "other") as other:
-        assert list(imagefs.compare(store["app:1"], other["app:1"])) == []
-        assert len(list(imagefs.compare(store["app:1"], other["app:0"]))) == 7
+        assert list(imagefs.diff(store["app:1"], other["app:1"])) == []
+        assert len(list(imagefs.diff(store["app:1"], other["app:0"]))) == 7

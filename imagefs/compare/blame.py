@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from imagefs.diff.compare import differing
+from imagefs.compare.trees import differing
 from imagefs.layer.changeset import Changeset, Entry
 from imagefs.layer.indexed import stored_changeset
 from imagefs.oci.config import ImageConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from imagefs.diff.compare import compare
+from imagefs.compare.trees import compare
 from imagefs.oci.digest import DiffId
 from imagefs.overlay.stored import Stack
 from imagefs.view.opened import OpenedImages
