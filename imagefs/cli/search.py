@@ -55,17 +55,21 @@ def run(namespace: argparse.Namespace) -> int:
             print(json.dumps(record, ensure_ascii=False))
     elif fill is not None:
         for record in records:
-            print(fill(record))
+            print(fill(record | {"IsOfficial": _mark(record)}))
     else:
         rows = [[*_HEADINGS.values()]]
         for record in records:
             description = str(record["Description"])
             if not namespace.no_trunc and len(description) > _DESCRIPTION_CHARACTERS:
                 description = f"{description[: _DESCRIPTION_CHARACTERS - 1]}…"
-            official = "[OK]" if record["IsOfficial"] else ""
-            rows.append([str(record["Name"]), description, str(record["StarCount"]), official])
+            rows.append([str(record["Name"]), description, str(record["StarCount"]), _mark(record)])
         print_table(rows)
     return 0
+
+
+def _mark(record: dict[str, object]) -> str:
+    """Return what docker shows, in columns and templates, of whether an image is official; "" is false there too."""
+    return "[OK]" if record["IsOfficial"] else ""
 
 
 def _record(one: "Found") -> dict[str, object]:

@@ -27,9 +27,11 @@ _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request was for: *kind* is ``manifest``, ``blob``, ``tags``, ``search``, ``token`` or ``registry``.
+    """What a request was for.
 
-    *name* is the repository as a person writes it, *reference* the tag or digest asked for.
+    *kind* is ``manifest``, ``blob``, ``tags``, ``search``, ``catalog``, ``token`` or ``registry``; *name* is the
+    repository as a person writes it, of a search the term, of a catalog the registry; *reference* is the tag or digest
+    asked for.
     """
 
     kind: str
@@ -95,6 +97,8 @@ def _denied(status: int, said: str, host: str, asked: Asked) -> str:
     if asked.kind == "token":
         why = said or f"HTTP {status} {_phrase(status)}"
         return f"the token server {host} refuses to let us pull {asked.name}: {why}; check the login to this registry"
+    if asked.kind in ("search", "catalog"):
+        return f"{host} refuses {_thing(asked)}: {said or _phrase(status)}; check the login to this registry"
     if not asked.name:
         return f"{host} refuses access: {said or _phrase(status)}"
     said = said or ("unauthorized: authentication required" if status == 401 else "denied: access is forbidden")
@@ -115,6 +119,8 @@ def _thing(asked: Asked) -> str:
         return "its API (/v2/)"
     if asked.kind == "search":
         return f"a search for '{asked.name}'"
+    if asked.kind == "catalog":
+        return f"the catalog of {asked.name}"
     return f"{asked.kind} for {asked.full}"
 
 
