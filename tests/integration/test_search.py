@@ -1,13 +1,16 @@
 """``search``: Docker Hub's API, other registries' catalogs, and answers that nobody should trust."""
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.built_images import image, tar
-from tests.support.commands import imagefs
+from tests.support.built_images import REF_NAME, image, layout, tar, write
+from tests.support.commands import imagefs, needs
+from tests.support.podman import podman_storage
+from tests.support.real_registry import PASSWORD, USER, real_registry
 from tests.support.registry import Fault, Handler, Registry, endless, redirect, status
 
 HUB = [
@@ -248,3 +251,26 @@ def test_what_is_found_can_be_pulled(tmp_path: Path, registry: Registry) -> None
     name = search(tmp_path, "nginx", "--limit", "1", "--format", "{{.Name}}")[1].strip()
     environment = {"CONTAINERS_REGISTRIES_CONF": str(tmp_path / "registries.conf"), "HOME": str(tmp_path)}
     imagefs("--store", tmp_path / "store", "pull", "--platform", "linux/amd64", name, env=environment)
+
+
+@pytest.mark.tools
+@needs("docker-registry")
+@needs("skopeo")
+@needs("podman")
+def test_a_registry_behind_a_login_lists_what_podman_finds_there(tmp_path: Path) -> None:
+    built = image([tar({"a": b"a"})])
+    source = write(tmp_path / "layout", layout([built], [built.descriptor(annotations={REF_NAME: "one"})]))
+    with real_registry(tmp_path / "registry", password=True) as real, podman_storage() as podman:
+        for name in ("team/app", "tool", "other/application"):
+            real.push(source, "one", f"{name}:1")
+        entry = {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
+        authfile = tmp_path / "auth.json"
+        authfile.write_text(json.dumps({"auths": {real.host: entry}}))
+        options = ("--authfile", authfile, "--tls-verify=false", "--format", "{{.Name}}")
+        for term, count in (("app", 2), ("", 3), ("nothing", 0), ("team/app", 1)):
+            theirs = podman("search", *options, f"{real.host}/{term}").stdout.split()
+            ours = search(tmp_path, *map(str, options), f"{real.host}/{term}")
+            assert (ours[0], ours[1].split()) == (0, theirs), ours
+            assert len(theirs) == count
+        code, _, err = search(tmp_path, f"{real.host}/app")
+        assert (code, "the catalog of" in err) == (4, True), err
