@@ -54,9 +54,31 @@ class Parser(argparse.ArgumentParser):
         sys.exit(EXIT_USAGE)
 
 
-def _commands(parser: argparse.ArgumentParser) -> list[str]:
-    """Return the names of the commands of *parser*."""
-    return [name for action in parser._actions if action.dest == "command" for name in action.choices or ()]
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the commands of *parser* by name."""
+    return {
+        name: command
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name, command in action.choices.items()
+    }
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return what the command line *argv* says; what it should not say is its command's error.
+
+    Raises: SystemExit.
+    """
+    top = parser()
+    if completion.VARIABLE in os.environ:
+        completion.complete(top)
+    namespace, unknown = top.parse_known_args(argv)
+    if unknown:
+        command = _commands(top)[namespace.command]
+        options = [option for action in command._actions for option in action.option_strings]
+        meant = did_you_mean(unknown[0], options) if unknown[0].startswith("-") else ""
+        command.error(f"unrecognized arguments: {printable(' '.join(unknown))}{meant}")
+    return namespace
 
 
 def parser() -> Parser:
@@ -108,10 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # not where a test has put something else there
             stream.reconfigure(errors="backslashreplace")  # what a terminal's own alphabet lacks must not end a command
     try:
-        top = parser()
-        if completion.VARIABLE in os.environ:
-            completion.complete(top)
-        namespace = top.parse_args(argv)
+        namespace = parsed(argv)
         debug = namespace.debug
         logging.basicConfig(
             level=logging.DEBUG if debug else logging.WARNING, format="imagefs: %(message)s", stream=sys.stderr

@@ -250,6 +250,8 @@ def test_an_internal_error_is_one_sentence_and_never_a_traceback(shell: Shell, m
         (("pul", "alpine"), "there is no command 'pul'; did you mean pull?; 'imagefs --help' says more"),
         (("frobnicate",), "there is no command 'frobnicate'; 'imagefs --help' says more"),
         (("find",), "imagefs find: the following arguments are required: REF; 'imagefs find --help' says more"),
+        (("ls", "--formt", "x"), "imagefs ls: unrecognized arguments: --formt; did you mean --format?; 'imagefs ls"),
+        (("find", "a", "-newer", "x"), "imagefs find: unrecognized arguments: -newer"),
         (("ls", "-f", "labl=x"), "unknown key 'labl'; did you mean label?"),
         (("ls", "--format", "{{.Repositry}}"), "there is no field 'Repositry'; did you mean Repository?"),
     ],
