@@ -1,6 +1,7 @@
 """``cp``: out of an image onto this machine, where neither the image nor what lies there may lead it astray."""
 
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -9,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from imagefs.errors import InvalidLayer
+from imagefs.layer.tar import scan
+from imagefs.overlay.resolve import resolve
 from imagefs.store.store import Store
-from tests.support.commands import imagefs, needs, umoci_unpack
+from tests.support.commands import imagefs, needs, run, umoci_unpack
 from tests.support.images import add_image
 from tests.support.layers import char, dir_, fifo, file, layer, link, symlink
 from tests.support.mounts import needs_root
 from tests.support.nasty import nasty_layout
 from tests.support.snapshot import differences, snapshot
+from tests.support.stacks import generated
 
 _T = 1_600_000_000_123_456_789
 BASE = layer(
@@ -177,3 +182,25 @@ def test_an_archive_copy_equals_what_umoci_unpacks(tmp_path: Path) -> None:
             )
             == []
         )
+
+
+@needs_root
+def test_a_copy_of_any_stack_equals_the_export_of_it(tmp_path: Path) -> None:
+    chance = random.Random(77)
+    names: list[str] = []
+    with Store.open(tmp_path / "store", create=True) as store:
+        while len(names) < 12:
+            layers = generated(chance)
+            try:
+                resolve([scan([raw]) for raw in layers])
+            except InvalidLayer:
+                continue  # hard links to nothing
+            names.append(f"stack:{len(names)}")
+            add_image(store, layers, names[-1])
+    for number, name in enumerate(names):
+        copied, unpacked = tmp_path / f"copied{number}", tmp_path / f"unpacked{number}"
+        imagefs("--store", tmp_path / "store", "cp", "-a", f"{name}:/", copied)
+        unpacked.mkdir()
+        imagefs("--store", tmp_path / "store", "export", "-o", tmp_path / "flat.tar", name)
+        run(["tar", "--numeric-owner", "-xpf", tmp_path / "flat.tar", "-C", unpacked])
+        assert differences(snapshot(copied), snapshot(unpacked)) == [], name
