@@ -17,9 +17,6 @@ if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for
 
     from imagefs.store.store import Store
 
-VARIABLE = "_ARGCOMPLETE"
-"""The environment variable by which the scripts say that they want completions, not a command done."""
-
 _SHELLS = ("bash", "zsh", "fish")
 _OFFERABLE = re.compile(r"[\w.,:=+@%~-]+")
 """Names inside images are anybody's: only those are offered that no shell or terminal takes for more than letters."""

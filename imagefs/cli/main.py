@@ -1,42 +1,48 @@
 """``imagefs``: options common to all commands, and the last place where errors are caught."""
 
 import argparse
+import importlib
 import io
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from imagefs import __version__
-from imagefs.cli import (
-    blame,
-    completion,
-    diff,
-    find,
-    history,
-    images,
-    info,
-    inside,
-    inspect,
-    load,
-    ls,
-    manual,
-    mount,
-    prune,
-    pull,
-    save,
-    search,
-    tags,
-    verify,
-)
 from imagefs.cli.report import report
 from imagefs.cli.words import did_you_mean
 from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, printable
 from imagefs.store.location import default_store_path
+
+COMPLETION_VARIABLE = "_ARGCOMPLETE"
+"""The environment variable by which scripts of shells say that they want completions, not a command done."""
+
+_FAMILIES = {
+    "pull": ("pull",),
+    "tags": ("tags",),
+    "search": ("search",),
+    "load": ("load",),
+    "save": ("save",),
+    "ls": ("ls", "images"),
+    "images": ("tag", "untag", "rm", "rmi"),
+    "inspect": ("inspect",),
+    "history": ("history",),
+    "inside": ("cat", "cp", "export"),
+    "find": ("find", "tree"),
+    "mount": ("mount", "umount", "remount", "mounts"),
+    "diff": ("diff",),
+    "blame": ("blame",),
+    "prune": ("prune", "df"),
+    "verify": ("verify",),
+    "info": ("info",),
+    "completion": ("completion",),
+    "manual": ("manual",),
+}
+"""The modules of commands, in the order of the help, and the commands of each."""
 
 _UNKNOWN_COMMAND = re.compile(r"argument COMMAND: invalid choice: '(.*)' \(choose from", re.DOTALL)
 """How argparse says it."""
@@ -64,15 +70,34 @@ def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
     }
 
 
+def _needed(words: Sequence[str]) -> Collection[str] | None:
+    """Return the modules that the command line *words* needs; None for all, as for help, and where that is not clear.
+
+    To import all takes longer than most commands run.
+    """
+    if words[:1] == ["--version"]:
+        return ()
+    rest = iter(words)
+    for word in rest:
+        if word == "--store":
+            next(rest, None)
+        elif word != "--debug" and not word.startswith("--store="):
+            return next(([family] for family, commands in _FAMILIES.items() if word in commands), None)
+    return None
+
+
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return what the command line *argv* says; what it should not say is its command's error.
 
     Raises: SystemExit.
     """
-    top = parser()
-    if completion.VARIABLE in os.environ:
-        completion.complete(top)
-    namespace, unknown = top.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if COMPLETION_VARIABLE in os.environ:
+        from imagefs.cli.completion import complete
+
+        complete(parser())
+    top = parser(_needed(words))
+    namespace, unknown = top.parse_known_args(words)
     if unknown:
         command = _commands(top)[namespace.command]
         options = [option for action in command._actions for option in action.option_strings]
@@ -81,8 +106,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return namespace
 
 
-def parser() -> Parser:
-    """Return the parser of the whole command line; its result has ``run``, a function of the parsed namespace."""
+def parser(only: Collection[str] | None = None) -> Parser:
+    """Return the parser of the whole command line; its result has ``run``, a function of the parsed namespace.
+
+    With *only*, it knows no other commands than those of these modules.
+    """
     top = Parser(
         prog="imagefs",
         description="Pull container images and mount them: every repo/tag is a directory.",
@@ -98,28 +126,8 @@ def parser() -> Parser:
     )
     top.add_argument("--debug", action="store_true", help="say on standard error what is being done")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for family in (
-        pull,
-        tags,
-        search,
-        load,
-        save,
-        ls,
-        images,
-        inspect,
-        history,
-        inside,
-        find,
-        mount,
-        diff,
-        blame,
-        prune,
-        verify,
-        info,
-        completion,
-        manual,
-    ):
-        family.register(commands)
+    for family in _FAMILIES if only is None else only:
+        importlib.import_module(f"imagefs.cli.{family}").register(commands)
     return top
 
 

@@ -3,12 +3,15 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from imagefs.cli.main import main
+from imagefs.cli.main import _FAMILIES as FAMILIES
+from imagefs.cli.main import _commands as commands_of
+from imagefs.cli.main import main, parser
 from imagefs.errors import EXIT_CODES
 from imagefs.store.store import Store
 from tests.support.commands import imagefs, run
@@ -296,3 +299,26 @@ def test_tables_keep_to_a_terminal_and_pipes_get_all(tmp_path: Path) -> None:
 def test_the_names_that_docker_has_for_commands_work_too(shell: Shell) -> None:
     assert shell("images", "-q") == shell("ls", "-q")
     assert shell("rmi", "alpine:3.20")[1].startswith("Untagged: alpine:3.20\n")
+
+
+def test_only_what_a_command_needs_is_imported_and_no_command_is_forgotten() -> None:
+    every = set(commands_of(parser()))
+    known = {command for commands in FAMILIES.values() for command in commands}
+    assert every == known
+    for family, commands in FAMILIES.items():
+        assert set(commands_of(parser([family]))) == set(commands)
+    script = "import sys; from imagefs.cli.main import main; main(['--store', '/none', 'ls', '-q'])"
+    script += "; print([name for name in sys.modules if name.startswith('imagefs.cli.')])"
+    printed = run([sys.executable, "-c", script]).stdout
+    assert "imagefs.cli.ls" in printed
+    assert "imagefs.cli.pull" not in printed
+
+
+@pytest.mark.parametrize(
+    "words", [["--sto", "pull", "ls"], ["--debug", "--store=x", "ls"], ["--store", "ls", "ls", "-q"]]
+)
+def test_options_before_the_command_are_understood(tmp_path: Path, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "imagefs", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
