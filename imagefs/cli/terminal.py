@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from imagefs.cli.words import columns
 
+_WHOLE = frozenset({"IMAGE ID", "IMAGE", "DIFF ID", "LAYER"})
+"""Headings of what is typed again, and so of little use when cut."""
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
 
@@ -25,7 +27,8 @@ def print_table(rows: Sequence[Sequence[str]], *, heading: bool = True) -> None:
     if not rows:
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    lines = columns(rows, width=width).split("\n")
+    whole = {number for number, cell in enumerate(rows[0]) if cell in _WHOLE} if heading else set()
+    lines = columns(rows, width=width, whole=whole).split("\n")
     if heading:
         lines[0] = styled(lines[0], "bold")
     print("\n".join(lines))

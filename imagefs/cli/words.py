@@ -1,8 +1,8 @@
 """Sizes, ages, columns and paths in the words that scripts and eyes are used to, docker's and git's.  Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-_LEAST_COLUMN = 5
+_LEAST_COLUMN = 6  # such as 72.9MB
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -81,18 +81,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[near[0]]}?" if near else ""
 
 
-def columns(rows: Sequence[Sequence[str]], *, width: int | None = None) -> str:
+def columns(rows: Sequence[Sequence[str]], *, width: int | None = None, whole: Collection[int] = ()) -> str:
     """Return *rows*, the first of which may be a heading, as lines of aligned columns three spaces apart.
 
     Where lines would be longer than *width*, columns come nearer to each other, and the widest are cut, as far as they
-    can be.
+    can be: those numbered in *whole*, counted from 0, only when the others are as narrow as that.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     gap = 3
     if width is not None and sum(widths) + gap * (len(widths) - 1) > width:
         gap = 1
-        while sum(widths) + gap * (len(widths) - 1) > width and max(widths) > _LEAST_COLUMN:
-            widths[widths.index(max(widths))] -= 1
+        for cut in ([number for number in range(len(widths)) if number not in whole], list(range(len(widths)))):
+            while sum(widths) + gap * (len(widths) - 1) > width:
+                widest = max(cut, key=lambda number: widths[number], default=None)
+                if widest is None or widths[widest] <= _LEAST_COLUMN:
+                    break
+                widths[widest] -= 1
     return "\n".join(
         (" " * gap).join(_cut(cell, at).ljust(at) for cell, at in zip(row, widths, strict=True)).rstrip()
         for row in rows

@@ -64,7 +64,7 @@ def settled(
     asked = reference.with_default_tag()
     if store is None or in_store(store, asked, platform) is None:
         if policy == "never":
-            raise ImageNotFound(asked.familiar, "and the policy is never to pull")
+            raise ImageNotFound(asked.familiar, "the policy is never to pull")
         return False
     reporter.note(f"Status: Image is in the store, the registry was not asked for {asked.familiar}")
     reporter.result(str(asked))

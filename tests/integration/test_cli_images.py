@@ -294,6 +294,7 @@ def test_tables_keep_to_a_terminal_and_pipes_get_all(tmp_path: Path) -> None:
         assert max(map(len, plain)) <= width
         assert any("…" in line for line in plain)
         assert "MB" in plain[1] or "kB" in plain[1]
+        assert re.search(r" [0-9a-f]{12} ", plain[1])  # what is typed again stays whole
 
 
 def test_the_names_that_docker_has_for_commands_work_too(shell: Shell) -> None:

@@ -57,7 +57,7 @@ def test_missing_asks_only_for_what_is_not_there(registry: Registry, pull: Pull)
 def test_never_asks_nobody(registry: Registry, pull: Pull) -> None:
     status, _, err = pull("--policy", "never", f"{registry.host}/app:1")
     assert (status, asked_for(registry)) == (7, 0)
-    assert "and the policy is never to pull" in err
+    assert "; the policy is never to pull" in err
     assert pull(f"{registry.host}/app:1")[0] == 0
     before = asked_for(registry)
     assert pull("--policy", "never", f"{registry.host}/app:1")[0] == 0
