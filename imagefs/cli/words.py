@@ -91,10 +91,15 @@ def columns(rows: Sequence[Sequence[str]], *, width: int | None = None, whole: C
     gap = 3
     if width is not None and sum(widths) + gap * (len(widths) - 1) > width:
         gap = 1
-        for cut in ([number for number in range(len(widths)) if number not in whole], list(range(len(widths)))):
+        every = range(len(widths))
+        for cut, least in (
+            ([number for number in every if number not in whole], _LEAST_COLUMN),
+            (every, _LEAST_COLUMN),
+            (every, 2),
+        ):
             while sum(widths) + gap * (len(widths) - 1) > width:
                 widest = max(cut, key=lambda number: widths[number], default=None)
-                if widest is None or widths[widest] <= _LEAST_COLUMN:
+                if widest is None or widths[widest] <= least:
                     break
                 widths[widest] -= 1
     return "\n".join(

@@ -46,3 +46,15 @@ def test_ages_are_in_dockers_words(seconds: int, text: str) -> None:
 
 def test_columns_are_aligned_and_lines_not_padded() -> None:
     assert columns([("A", "LONG", "C"), ("xyz", "1", "")]) == "A     LONG   C\nxyz   1"
+
+
+def test_columns_keep_to_a_width_and_cut_last_what_shall_stay_whole() -> None:
+    rows = [("NAME", "ID", "TEXT"), ("a" * 20, "0123456789ab", "b" * 30)]
+    for width in (80, 60, 40, 30, 26):
+        lines = columns(rows, width=width, whole={1}).split("\n")
+        assert max(map(len, lines)) <= width
+        assert "0123456789ab" in lines[1]
+    for width in (20, 12, 8):
+        assert max(map(len, columns(rows, width=width, whole={1}).split("\n"))) <= width
+    assert "…" not in columns(rows, width=68)
+    assert "…" not in columns(rows)
