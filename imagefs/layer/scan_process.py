@@ -39,6 +39,8 @@ class ScanProcess:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._size = 0
+        self._has_ended = False
+        self._found: bytes | None = None
         root = str(Path(__file__).parents[2])
         self._process = subprocess.Popen(
             # Neither site nor environment: it needs nothing but this package, soon.
@@ -66,16 +68,19 @@ class ScanProcess:
         Raises: InvalidLayer, at some time after the bytes that it is about.
         """
         self._size += count
-        if not self._told(count):
-            self._result()
+        if not self._has_ended and not self._told(count):
+            # It may have died, too: then there is time to scan the file when all of it is there.
+            self._found = self._answer()
 
     def finish(self) -> bytes:
         """Return the encoded index of all that is in the file.
 
         Raises: InvalidLayer.
         """
-        self._told(0)
-        return self._result()
+        if not self._has_ended:
+            self._told(0)
+            self._found = self._answer()
+        return encode(scan(_pieces(self._path, iter([self._size])))) if self._found is None else self._found
 
     def _told(self, count: int) -> bool:
         """Tell the process and return True, False if it does not listen any more."""
@@ -86,19 +91,26 @@ class ScanProcess:
             return False
         return True
 
-    def _result(self) -> bytes:
-        """Return what the process found once it was told that all is there; else raise what it did not like."""
-        assert self._process.stdout is not None
-        answer = b"".join(iter(lambda: self._process.stdout.read(1 << 20), b""))  # type: ignore[union-attr]  # see above
-        if self._process.wait() == 0 and answer.startswith(_FOUND):
+    def _answer(self) -> bytes | None:
+        """Return what the process found, None if it died; it has ended in any case.
+
+        Raises: InvalidLayer, for what it did not like.
+        """
+        self._has_ended = True
+        stdout = self._process.stdout
+        assert stdout is not None
+        answer = b"".join(iter(lambda: stdout.read(1 << 20), b""))
+        if self._process.wait() != 0:
+            return None
+        if answer.startswith(_FOUND):
             return answer[len(_FOUND) :]
-        if self._process.returncode == 0 and answer.startswith(_REFUSED):
+        if answer.startswith(_REFUSED):
             refusal = json.loads(answer[len(_REFUSED) :])
             entry = refusal["entry"]
             raise InvalidLayer(
                 refusal["reason"], entry=None if entry is None else bytes.fromhex(entry), offset=refusal["offset"]
             )
-        return encode(scan(_pieces(self._path, iter([self._size]))))
+        return None
 
 
 def main() -> None:

@@ -50,10 +50,26 @@ def test_what_is_refused_is_refused_in_the_same_words(layer: bytes, growing: Pat
     assert (there.value.entry, there.value.offset) == (here.value.entry, here.value.offset)
 
 
-def test_a_process_that_was_killed_is_replaced_by_a_scan_here(growing: Path) -> None:
+@pytest.mark.parametrize("fed_before", [0, 1, 3, 7])
+def test_a_process_that_was_killed_is_replaced_by_a_scan_here(growing: Path, fed_before: int) -> None:
+    pieces = [LAYER[at : at + 100_000] for at in range(0, len(LAYER), 100_000)]
+    assert len(pieces) == 7
+    with ScanProcess(growing) as process, growing.open("ab", buffering=0) as file:
+        for number, piece in enumerate([*pieces, b""]):
+            if number == fed_before:
+                os.kill(pid_of(process), signal.SIGKILL)
+                process._process.wait()  # so that the pipe is broken when the next piece is told of
+            if piece:
+                process.grown(file.write(piece))
+        assert process.finish() == encode(scan([LAYER]))
+
+
+def test_what_is_refused_is_refused_also_after_the_process_was_killed(growing: Path) -> None:
     with ScanProcess(growing) as process:
         os.kill(pid_of(process), signal.SIGKILL)
-        assert fed(growing, LAYER, process) == encode(scan([LAYER]))
+        process._process.wait()
+        with pytest.raises(InvalidLayer):
+            fed(growing, BROKEN, process)
 
 
 def test_a_process_that_cannot_begin_is_replaced_too(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
