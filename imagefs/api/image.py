@@ -113,7 +113,7 @@ class Image:
     @property
     def names(self) -> tuple[str, ...]:
         """Its tags, as people write them: ``alpine:3.20``; sorted."""
-        return tuple(f"{tag.familiar_name}:{tag.tag}" for tag in self._found.tags)
+        return tuple(tag.familiar_tag for tag in self._found.tags)
 
     @property
     def digests(self) -> tuple[str, ...]:

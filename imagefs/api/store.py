@@ -98,7 +98,7 @@ class ImageStore:
         return self._opened.store().generation()
 
     def _image(self, found: catalog.Image) -> Image:
-        names = [f"{tag.familiar_name}:{tag.tag}" for tag in found.tags]
+        names = [tag.familiar_tag for tag in found.tags]
         return Image(self._opened, found, Stack(found.diff_ids), names[0] if names else str(found.id))
 
     # ---- bringing in ----

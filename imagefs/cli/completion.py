@@ -106,7 +106,7 @@ def _references(namespace: argparse.Namespace) -> list[str]:
         return []
     with _opened(namespace) as store:
         images = store.images()
-    return sorted(f"{tag.familiar_name}:{tag.tag}" for image in images for tag in image.tags)
+    return sorted(tag.familiar_tag for image in images for tag in image.tags)
 
 
 def _source(prefix: str, namespace: argparse.Namespace) -> list[str]:

@@ -76,7 +76,7 @@ def _described(store: "Store", image: "Image") -> dict[str, object]:
     raw = json.loads(config.raw)
     return {
         "Id": str(image.id),
-        "RepoTags": [f"{tag.familiar_name}:{tag.tag}" for tag in image.tags],
+        "RepoTags": [tag.familiar_tag for tag in image.tags],
         "RepoDigests": [f"{name.familiar_name}@{name.digest}" for name in image.digests],
         "Created": raw.get("created", ""),
         "Author": raw.get("author", ""),

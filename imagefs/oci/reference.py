@@ -128,6 +128,11 @@ class Reference:
         """The familiar name with the tag and digest there are: ``alpine:3.20``, ``alpine@sha256:…``."""
         return f"{self.familiar_name}{self._suffix()}"
 
+    @property
+    def familiar_tag(self) -> str:
+        """The familiar name with the tag, which there is, and without a digest: ``alpine:3.20``."""
+        return f"{self.familiar_name}:{self.tag}"
+
     def __str__(self) -> str:
         return f"{self.registry}/{self.repository}{self._suffix()}"
 

@@ -53,7 +53,7 @@ def is_named(image: Image, reference: Reference) -> bool:
 def _nearest(images: Sequence[Image], text: str) -> str:
     import difflib  # only on the way to an error
 
-    known = [f"{tag.familiar_name}:{tag.tag}" for image in images for tag in image.tags]
+    known = [tag.familiar_tag for image in images for tag in image.tags]
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.6)
     near += [name for name in known if name.startswith(f"{text}:") and name not in near][: 3 - len(near)]
     return f"did you mean {' or '.join(near)}?" if near else ""

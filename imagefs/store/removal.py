@@ -63,7 +63,7 @@ def untag(store: Store, wanted: str) -> tuple[str, ...]:
 
 
 def _shown(tags: tuple[Reference, ...], digests: tuple[Reference, ...]) -> tuple[str, ...]:
-    return tuple(f"{tag.familiar_name}:{tag.tag}" for tag in tags) + tuple(name.familiar for name in digests)
+    return tuple(tag.familiar_tag for tag in tags) + tuple(name.familiar for name in digests)
 
 
 def _names_meant(image: Image, wanted: str) -> tuple[tuple[Reference, ...], tuple[Reference, ...]]:

@@ -157,7 +157,7 @@ def _manifest(store: Store, image: Image, config: bytes) -> bytes:
 
 def _annotations(name: Reference, tags: Counter[str | None]) -> dict[str, str]:
     """Return what names an image in a layout: in whole for docker, podman and containerd, by its tag for skopeo."""
-    short = name.tag if tags[name.tag] == 1 else f"{name.familiar_name}:{name.tag}"
+    short = name.tag if tags[name.tag] == 1 else name.familiar_tag
     whole = f"{name.name}:{name.tag}"
     return {"io.containerd.image.name": whole, "org.opencontainers.image.ref.name": short or ""}
 

@@ -11,7 +11,7 @@ from tests.support.mounts import CHECKOUT, needs_fuse, needs_root
 
 @needs_root
 @pytest.mark.fuse
-@pytest.mark.skipif(bool(needs_fuse[1].args[0]), reason="no FUSE here")
+@needs_fuse[1]
 def test_nothing_is_lost_between_processes(tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, CHECKOUT / "scripts/stress_store"]
     done = run([*command, "--minutes", "0.2", "--workers", "4", "--seed", "1"], check=False)

@@ -168,7 +168,7 @@ def test_changed_content_is_refused_at_first_sight_where_that_was_asked_for(good
 
 
 @pytest.mark.fuse
-@pytest.mark.skipif(bool(needs_fuse[1].args[0]), reason="no FUSE here")
+@needs_fuse[1]
 @pytest.mark.parametrize("driver", ["kernel", "fusepy"])
 def test_a_mount_that_checks_gives_an_error_and_one_line_for_damage(good: Path, tmp_path: Path, driver: str) -> None:
     store = tmp_path / "store"
