@@ -39,6 +39,16 @@ if TYPE_CHECKING:
 _MOST_FILES = 256
 """Files whose places are at hand, for those that are read in several pieces."""
 
+_ACL_PROBE_BYTES = 152
+"""The buffer with which `ls -l` of coreutils 9.6 and newer lists the xattrs of every file, to mark ACLs with a "+".
+
+EOPNOTSUPP ends that for the whole mount, where an empty list does not; Linux caches neither for FUSE.  Other programs
+list with other buffers, and GNU tar warns at EOPNOTSUPP, so they see the empty list.  When gnulib changes the size,
+`ls -l` is slower and nothing else.
+
+Source: gnulib, lib/file-has-acl.c (`__gl_acl_ch`).
+"""
+
 
 class NotInMemory(Exception):
     """The data of *file* at *offset* must come from the disk: whoever answers *unique* with it will have to wait."""
@@ -151,7 +161,11 @@ class Server:
         return [protocol.sized(value, protocol.xattr_room(raw))]
 
     def _listxattr(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
-        return [protocol.sized(protocol.listed(self._filesystem.listxattr(node)), protocol.xattr_room(raw))]
+        names = self._filesystem.listxattr(node)
+        room = protocol.xattr_room(raw)
+        if not names and room == _ACL_PROBE_BYTES:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return [protocol.sized(protocol.listed(names), room)]
 
     def _statfs(self, _unique: int, _node: NodeId, _raw: Buffer) -> Sequence[Buffer]:
         return [protocol.statfs(self._filesystem.statfs())]

@@ -38,7 +38,9 @@ _MOST_LAYERS = 64
 """At hand for reading, without looking for them first."""
 _DOCUMENT_INDEX = 1
 
-_NOT_ASKED_AGAIN = frozenset({b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"})
+_NOT_ASKED_AGAIN = frozenset(
+    {b"security.selinux", b"system.nfs4_acl", b"system.posix_acl_access", b"system.posix_acl_default"}
+)
 """`ls -l` asks for these at every entry; "not supported" stops it asking, "no such attribute" does not."""
 _INDEX_MASK = (1 << SLOT_SHIFT) - 1
 

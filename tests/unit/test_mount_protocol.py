@@ -247,6 +247,16 @@ def test_absent_and_real_extended_attributes_are_told_apart(fake: FakeFilesystem
     assert ask(server, request(Opcode.LISTXATTR, node, struct.pack("<II", 100, 0))) == (0, b"user.a\0")
 
 
+@pytest.mark.parametrize(("room", "number"), [(0, 0), (151, 0), (152, errno.EOPNOTSUPP), (153, 0), (1024, 0)])
+def test_only_the_acl_probe_of_ls_learns_that_there_are_no_attributes(
+    fake: FakeFilesystem, server: Server, room: int, number: int
+) -> None:
+    bare, attributed = fake.add(b"bare", FakeNode()), fake.add(b"x", FakeNode(xattrs={b"user.a": b"value"}))
+    body = struct.pack("<II", room, 0)
+    assert ask(server, request(Opcode.LISTXATTR, bare, body))[0] == number
+    assert ask(server, request(Opcode.LISTXATTR, attributed, body))[0] == 0
+
+
 @pytest.mark.parametrize(
     ("failure", "number"),
     [(ImageNotFound("x"), errno.ENOENT), (PermissionError(errno.EPERM, "no"), errno.EPERM), (ValueError(), errno.EIO)],
