@@ -9,6 +9,7 @@ containerd, podman and umoci: where readers disagree, a layer is what that one m
 Source: POSIX pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format"; Go archive/tar, format.go.
 """
 
+import stat
 from functools import lru_cache
 from struct import Struct
 from zlib import adler32
@@ -18,6 +19,26 @@ from imagefs.errors import InvalidLayer
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 INT64_MAX = 2**63 - 1
+_UINT32_MAX = 2**32 - 1
+
+HARD_LINK, SYMLINK = b"1", b"2"
+GNU_SPARSE, GNU_DUMPDIR, VOLUME_LABEL = b"S", b"D", b"V"
+PLAIN = frozenset({b"0", b"\0"})
+"""Types of members for which a plain name that ends in a slash means a directory."""
+FORMS = {
+    b"0": stat.S_IFREG,
+    b"\0": stat.S_IFREG,
+    b"7": stat.S_IFREG,  # "contiguous": a wish about the disk
+    GNU_SPARSE: stat.S_IFREG,
+    HARD_LINK: 0,
+    SYMLINK: stat.S_IFLNK,
+    b"3": stat.S_IFCHR,
+    b"4": stat.S_IFBLK,
+    b"5": stat.S_IFDIR,
+    GNU_DUMPDIR: stat.S_IFDIR,  # its data list what the directory held once
+    b"6": stat.S_IFIFO,
+}
+"""The file type of each type of member; a hard link has that of its target."""
 
 _GNU_MAGIC = b"ustar  \0"
 _USTAR_MAGIC = b"ustar\0"
@@ -121,3 +142,14 @@ def _with_mistaken_prefix(block: bytes, name: bytes) -> bytes:
         prefix = block[_PREFIX].partition(b"\0")[0]
         return prefix + b"/" + name if prefix.isascii() else name
     return name
+
+
+def device(field: bytes) -> int:
+    """Return the major or minor number that *field* holds.
+
+    Raises: InvalidLayer.
+    """
+    value = number(field)
+    if not 0 <= value <= _UINT32_MAX:
+        raise InvalidLayer(f"expected a device number of 0 to {_UINT32_MAX}, found {value}")
+    return value

@@ -21,6 +21,10 @@ from imagefs.errors import InvalidLayer
 MAX_PATH_BYTES = 16 * 1024
 """Four times PATH_MAX: kernels know trees that deep, by opening them folder after folder; no layer needs more."""
 
+MAX_PATH_DEPTH = 2048
+"""As many names as PATH_MAX (4096 bytes) can hold: no process can name a deeper file.  Each name may stand for a folder
+that the layer does not have, so a deep path makes much of little."""
+
 MAX_NAME_BYTES = 255
 """NAME_MAX: no Linux file system holds, and no FUSE reply may carry, a longer component."""
 
@@ -104,4 +108,14 @@ def _possible(path: bytes) -> bytes:
         longest = max(map(len, path.split(b"/")))
         if longest > MAX_NAME_BYTES:
             raise InvalidLayer(f"expected names of at most {MAX_NAME_BYTES} bytes, found one of {longest}")
+        check_depth(path.count(b"/") + 1)
     return path
+
+
+def check_depth(depth: int) -> None:
+    """Raise InvalidLayer if a path of *depth* names is deeper than `MAX_PATH_DEPTH`."""
+    if depth > MAX_PATH_DEPTH:
+        raise InvalidLayer(
+            f"expected a path of at most {MAX_PATH_DEPTH} names, found one of {depth};"
+            " build the image again with a flatter tree"
+        )

@@ -26,41 +26,39 @@ from imagefs.errors import InvalidLayer
 from imagefs.layer import pax, sparse
 from imagefs.layer.changeset import Changeset, Entry
 from imagefs.layer.extended import EXTENDED_TYPES, Extended
-from imagefs.layer.header import BLOCK_BYTES, INT64_MAX, ZERO_BLOCK, number, parse
+from imagefs.layer.header import (
+    BLOCK_BYTES,
+    FORMS,
+    GNU_DUMPDIR,
+    GNU_SPARSE,
+    HARD_LINK,
+    INT64_MAX,
+    PLAIN,
+    SYMLINK,
+    VOLUME_LABEL,
+    ZERO_BLOCK,
+    device,
+    number,
+    parse,
+)
 from imagefs.layer.paths import Meaning, aufs_link_key, clean, meaning
 
 MAX_MEMBERS = 1 << 22
 """Of one layer: several times what the biggest known images have in all their layers; about 2 GB of entries here."""
 
-MAX_TEXT_BYTES = 1 << 30
+MAX_TEXT_BYTES = 1 << 28
 """Of all paths, targets, attributes and extents of a layer together: they are kept in memory until it is scanned."""
 
 MAX_HASHED_HOLES_BYTES = 256 << 20
 """Of one layer: a few bytes of tar can claim exabytes of zeros.  Files whose holes go beyond it have no digest."""
 
-_MAX_SYMLINK_BYTES = 4095  # PATH_MAX without its NUL: symlink(2) and readlink(2) take no more
+_MAXSYMLINK_BYTES = 4095  # PATH_MAX without its NUL: symlink(2) and readlink(2) take no more
 _UINT32_MAX = 2**32 - 1
 _EXTENT_COST_BYTES = 128
 _NO_DEVICE = (0, 0)
 _EMPTY_SHA256 = sha256().digest()
 _NO_RECORDS: Mapping[bytes, bytes] = {}
 
-_HARD_LINK, _SYMLINK = b"1", b"2"
-_GNU_SPARSE, _GNU_DUMPDIR, _VOLUME_LABEL = b"S", b"D", b"V"
-_PLAIN = frozenset({b"0", b"\0"})
-_FORMS = {
-    b"0": stat.S_IFREG,
-    b"\0": stat.S_IFREG,
-    b"7": stat.S_IFREG,  # "contiguous": a wish about the disk
-    _GNU_SPARSE: stat.S_IFREG,
-    _HARD_LINK: 0,
-    _SYMLINK: stat.S_IFLNK,
-    b"3": stat.S_IFCHR,
-    b"4": stat.S_IFBLK,
-    b"5": stat.S_IFDIR,
-    _GNU_DUMPDIR: stat.S_IFDIR,  # its data list what the directory held once
-    b"6": stat.S_IFIFO,
-}
 _NODES = frozenset({stat.S_IFCHR, stat.S_IFBLK})
 
 _Attributes = tuple[bytes, int, int, int, int, tuple[tuple[bytes, bytes], ...]]
@@ -81,7 +79,8 @@ def scan(chunks: Iterable[bytes | memoryview]) -> Changeset:
 class Scanner:
     """The scanner of one tar: `feed` it everything in order, then `finish`.  Not for several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_members: int | None = None) -> None:
+        self._max_members = MAX_MEMBERS if max_members is None else max_members
         self._entries: list[Entry] = []
         self._whiteouts: set[bytes] = set()
         self._opaques: set[bytes] = set()
@@ -220,8 +219,8 @@ class Scanner:
             self._begin_special(type_, length)
             return
         self._members += 1
-        if self._members > MAX_MEMBERS:
-            raise InvalidLayer(f"expected at most {MAX_MEMBERS} members")
+        if self._members > self._max_members:
+            raise InvalidLayer(f"expected at most {self._max_members} members; split the archive into several")
         owner, group, mtime_ns = number(uid), number(gid), number(mtime) * 1_000_000_000
         records = _NO_RECORDS
         xattrs: tuple[tuple[bytes, bytes], ...] = ()
@@ -235,20 +234,20 @@ class Scanner:
             mtime_ns = extended.mtime_ns(mtime_ns)
             xattrs = pax.xattrs(records)
             extended.forget()
-        form = _FORMS.get(type_)
+        form = FORMS.get(type_)
         if form is None:
-            if type_ != _VOLUME_LABEL:
+            if type_ != VOLUME_LABEL:
                 raise InvalidLayer(f"expected a file, directory, link or node, found a member of type {type_!r}")
             self._expect(length)
             return
-        if type_ in _PLAIN and name.endswith(b"/"):
+        if type_ in PLAIN and name.endswith(b"/"):
             # From before directories had a type.  Readers disagree about where the data of such a one are.
             if length:
                 raise InvalidLayer("the name of a file with data ends in a slash")
             form = stat.S_IFDIR
         is_sparse = bool(records) and sparse.is_sparse(records)
         if is_sparse:
-            if form != stat.S_IFREG or type_ == _GNU_SPARSE:
+            if form != stat.S_IFREG or type_ == GNU_SPARSE:
                 raise InvalidLayer(f"expected a regular file to be sparse, found a member of type {type_!r}")
             name = records.get(b"GNU.sparse.name") or name
         if not 0 <= owner <= _UINT32_MAX or not 0 <= group <= _UINT32_MAX:
@@ -265,24 +264,24 @@ class Scanner:
         attributes = path, form | number(mode) & 0o7777, owner, group, mtime_ns, xattrs
         if form == stat.S_IFREG and what is not Meaning.ENTRY:
             if what is not Meaning.AUFS_LINK:
-                if type_ == _GNU_SPARSE:
+                if type_ == GNU_SPARSE:
                     raise InvalidLayer("expected a whiteout to be an empty file, found a sparse one")
                 self._mark(what, subject)
                 self._expect(length)
                 return
             self._aufs_key = subject
         if form == stat.S_IFREG:
-            if type_ == _GNU_SPARSE:
+            if type_ == GNU_SPARSE:
                 self._begin_gnu_sparse(attributes, block, length, is_gnu=is_gnu)
             elif is_sparse:
                 self._begin_pax_sparse(attributes, records, length)
             else:
                 self._begin_file(attributes, length)
             return
-        if type_ == _GNU_DUMPDIR:
+        if type_ == GNU_DUMPDIR:
             self._expect(length)
         if what is Meaning.ENTRY:
-            rdev = (_device(major), _device(minor)) if form in _NODES else _NO_DEVICE
+            rdev = (device(major), device(minor)) if form in _NODES else _NO_DEVICE
             self._other(attributes, type_, target, rdev)
         else:
             self._mark(what, subject)
@@ -413,7 +412,7 @@ class Scanner:
     def _other(self, attributes: _Attributes, type_: bytes, target: bytes, rdev: tuple[int, int]) -> None:
         """Take an entry that has no data."""
         path, mode, uid, gid, mtime_ns, xattrs = attributes
-        if type_ == _HARD_LINK:
+        if type_ == HARD_LINK:
             target = clean(target)
             if not target:
                 raise InvalidLayer("expected a hard link to a file, found one to the image root")
@@ -421,26 +420,25 @@ class Scanner:
                 if key not in self._aufs_links:
                     raise InvalidLayer("a hard link names an AUFS link file that the layer does not hold")
                 # As with docker: a file of its own for each name.
-                self._entries.append(replace(self._aufs_links[key], path=path))
+                file = replace(self._aufs_links[key], path=path)
+                # Each name has all of it again, though the tar has it once.
+                self._count_text(sum(len(name) + len(value) for name, value in file.xattrs))
+                self._count_text(len(file.extents or ()) * _EXTENT_COST_BYTES)
+                self._entries.append(file)
                 return
-        elif type_ == _SYMLINK:
-            if not 0 < len(target) <= _MAX_SYMLINK_BYTES:
-                raise InvalidLayer(f"expected a symlink of 1 to {_MAX_SYMLINK_BYTES} bytes, found {len(target)}")
+        elif type_ == SYMLINK:
+            if not 0 < len(target) <= _MAXSYMLINK_BYTES:
+                raise InvalidLayer(f"expected a symlink of 1 to {_MAXSYMLINK_BYTES} bytes, found {len(target)}")
         else:
             target = b""
         self._count_text(len(target))
         self._entries.append(
-            Entry(path, mode, uid, gid, mtime_ns, 0, target, type_ == _HARD_LINK, rdev, xattrs, 0, None, b"")
+            Entry(path, mode, uid, gid, mtime_ns, 0, target, type_ == HARD_LINK, rdev, xattrs, 0, None, b"")
         )
 
     def _count_text(self, length: int) -> None:
         self._text_bytes += length
         if self._text_bytes > MAX_TEXT_BYTES:
-            raise InvalidLayer(f"expected at most {MAX_TEXT_BYTES} bytes of names and attributes")
-
-
-def _device(field: bytes) -> int:
-    value = number(field)
-    if not 0 <= value <= _UINT32_MAX:
-        raise InvalidLayer(f"expected a device number of 0 to {_UINT32_MAX}, found {value}")
-    return value
+            raise InvalidLayer(
+                f"expected at most {MAX_TEXT_BYTES} bytes of names and attributes; split the layer into several"
+            )

@@ -33,6 +33,7 @@ from dataclasses import dataclass, replace
 
 from imagefs.errors import InvalidLayer, printable
 from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.paths import MAX_PATH_BYTES, MAX_PATH_DEPTH
 from imagefs.overlay.tree import ROOT_INODE, Dirent, Inode, InodeNumber, Tree
 
 IMPLIED_LAYER = -1
@@ -40,6 +41,12 @@ _MAX_SYMLINKS = 255  # as umoci's path joiner; a chain this long is a loop or an
 _MAX_SYMLINK_STEPS = 10_000_000
 """Path components that all symlinks followed for one image may add up to, a second's work: ten for each of a million
 entries.  A hostile layer can make every one of its entries cost half a million."""
+MAX_ENTRIES = 1 << 22
+"""Of all layers of one image: twice what the biggest known images have; two gigabytes of work for whoever makes it."""
+
+FREE_IMPLIED_DIRECTORIES = 1 << 14
+"""An image may imply as many directories as it has entries, and this many more.  Archivers that write no directories
+imply at most about one for each file, while a few bytes of a hostile path imply one each."""
 IMPLIED_DIRECTORY = Entry(
     path=b"",
     mode=stat.S_IFDIR | 0o755,
@@ -122,12 +129,19 @@ class _Union:
         self._below_is_unknown = below_is_unknown
         self.root = _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
         self._steps_left = _MAX_SYMLINK_STEPS
+        self._entries = 0
+        self._implied = 0
         self._folders: dict[bytes, dict[bytes, _Node]] = {}
         """Children of folders found before, by path as written; good until something on a way to one is replaced."""
 
     def add(self, changeset: Changeset, layer: int) -> None:
         """Apply *changeset*, which is layer *layer*."""
         self._folders.clear()
+        self._entries += len(changeset.entries)
+        if self._entries > MAX_ENTRIES:
+            raise InvalidLayer(
+                f"expected at most {MAX_ENTRIES} entries in all layers of an image; build it again with fewer files"
+            )
         hidden_targets = self._hide(changeset)
         for position, entry in enumerate(changeset.entries):
             self._apply(entry, layer, position, hidden_targets)
@@ -214,15 +228,38 @@ class _Union:
         """Return the children of *folder*, which is made a directory with all its parents where it is none."""
         assert self.root.children is not None
         children = self.root.children
-        for name, _ in self._walk(folder, entry.path):
+        way = self._walk(folder, entry.path)
+        self._check_size(way, entry)
+        for name, _ in way:
             node = children.get(name)
             if node is None or node.children is None:
                 if node is not None:
                     self._folders.clear()
-                node = children[name] = _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
+                node = children[name] = self._implied_directory(entry)
             assert node.children is not None
             children = node.children
         return children
+
+    def _check_size(self, way: Sequence[tuple[bytes, _Node | None]], entry: Entry) -> None:
+        """Raise InvalidLayer if symlinks made the *way* to *entry* longer than any path in a layer may be."""
+        if len(way) > MAX_PATH_DEPTH or sum(len(name) + 1 for name, _ in way) > MAX_PATH_BYTES:
+            raise InvalidLayer(
+                f"its parents lead to a folder below more than {MAX_PATH_DEPTH} others or {MAX_PATH_BYTES} bytes of"
+                " names; build the image again with a flatter tree",
+                entry=entry.path,
+            )
+
+    def _implied_directory(self, entry: Entry) -> _Node:
+        """Return a new directory that no layer mentions, for *entry* to be in."""
+        self._implied += 1
+        limit = FREE_IMPLIED_DIRECTORIES + self._entries
+        if self._implied > limit:
+            raise InvalidLayer(
+                f"expected at most {limit} directories that no layer mentions ({FREE_IMPLIED_DIRECTORIES} and one for"
+                " each entry); build the image again from archives that list their directories",
+                entry=entry.path,
+            )
+        return _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
 
     def _find(self, path: bytes, named: bytes) -> _Node | None:
         """Return what *path* names, its parents' symlinks followed but not its own; None where there is nothing.

@@ -26,9 +26,13 @@ from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import Digest, verified
 from imagefs.oci.document import parse_json
 from imagefs.transfer.members import Members, read
-from imagefs.transfer.source import Offer
+from imagefs.transfer.source import Offer, joined
 
 MAX_LIST_BYTES = 4 << 20
+MAX_LAYER_MENTIONS = 1 << 16
+"""Of manifest.json: 600 images of a hundred layers each.  Each is described again in a manifest."""
+MAX_V1_BYTES = 8 << 20
+"""Of the json files of old images, read along each chain of parents: thousands of the usual one to three kilobytes."""
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -46,17 +50,29 @@ class DockerArchive:
         self._members = members
         self.label = members.label
         self._documents: dict[Digest, bytes] = {}
+        """Those that were made here."""
+        self._configs: dict[Digest, str] = {}
         self._layers: dict[Digest, str] = {}
+        self._v1_bytes_left = MAX_V1_BYTES
 
     def offers(self) -> tuple[Offer, ...]:
         if self._members.has("manifest.json"):
-            return tuple(self._listed(item) for item in _list(self._members))
+            items = _list(self._members)
+            if sum(len(_layers(self._members, item)) for item in items) > MAX_LAYER_MENTIONS:
+                raise InvalidArchive(
+                    self.label,
+                    f"its manifest.json lists more than {MAX_LAYER_MENTIONS} layers; save fewer images at once",
+                )
+            return joined(self._listed(item) for item in items)
         return self._from_repositories()
 
     def has(self, descriptor: Descriptor) -> bool:
-        return descriptor.digest in self._documents or descriptor.digest in self._layers
+        return any(descriptor.digest in some for some in (self._documents, self._configs, self._layers))
 
     def document(self, descriptor: Descriptor, *, limit_bytes: int, what: str) -> bytes:
+        name = self._configs.get(descriptor.digest)
+        if name is not None:
+            return read(self._members, name, limit_bytes=limit_bytes)
         raw = self._documents[descriptor.digest]
         if len(raw) > limit_bytes:
             raise InvalidArchive(self.label, f"its {what} has more than {limit_bytes} bytes")
@@ -69,24 +85,23 @@ class DockerArchive:
     # ---- new ----
 
     def _listed(self, item: dict[str, object]) -> Offer:
-        config = read(self._members, _member(self._members, item.get("Config")), limit_bytes=MAX_CONFIG_BYTES)
-        layers = item.get("Layers") or []
-        if not isinstance(layers, list):
-            raise InvalidArchive(self.label, "Layers in its manifest.json is not a list")
-        return self._offer(_repo_tags(item), config, [_member(self._members, layer) for layer in layers])
+        config = _member(self._members, item.get("Config"))
+        digest, size = self._members.identity(config)
+        self._configs[digest] = config
+        layers = [_member(self._members, layer) for layer in _layers(self._members, item)]
+        return self._offer(_repo_tags(item), digest, size, layers)
 
-    def _offer(self, names: Sequence[str], config: bytes, layers: Sequence[str]) -> Offer:
+    def _offer(self, names: Sequence[str], config: Digest, config_bytes: int, layers: Sequence[str]) -> Offer:
         described = [self._layer(name) for name in layers]
         manifest = {
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
-            "config": {"mediaType": _CONFIG, "size": len(config), "digest": str(Digest.of(config))},
+            "config": {"mediaType": _CONFIG, "size": config_bytes, "digest": str(config)},
             "layers": [
                 {"mediaType": layer.media_type, "size": layer.size, "digest": str(layer.digest)} for layer in described
             ],
         }
         raw = json.dumps(manifest, separators=(",", ":")).encode()
-        self._documents[Digest.of(config)] = config
         self._documents[Digest.of(raw)] = raw
         return Offer(tuple(names), (Descriptor(media_type=_MANIFEST, digest=Digest.of(raw), size=len(raw)),))
 
@@ -120,7 +135,13 @@ class DockerArchive:
                 raise InvalidArchive(self.label, f"the parents of image {top[:12]} do not end")
             seen.add(id_)
             name = f"{id_}/json"
-            described = _object(self._members, _json(self._members, name, limit_bytes=MAX_CONFIG_BYTES), name)
+            raw = read(self._members, name, limit_bytes=MAX_CONFIG_BYTES)
+            self._v1_bytes_left -= len(raw)
+            if self._v1_bytes_left < 0:
+                raise InvalidArchive(
+                    self.label, f"the json files of its images have more than {MAX_V1_BYTES} bytes; save it anew"
+                )
+            described = _object(self._members, parse_json(raw, what=name, limit_bytes=MAX_CONFIG_BYTES), name)
             chain.append((id_, described))
             image = described.get("parent")
         chain.reverse()
@@ -131,7 +152,9 @@ class DockerArchive:
         config["rootfs"] = {"type": "layers", "diff_ids": [str(self._diff_id(name)) for name in layers]}
         config["history"] = [_history(described) for _, described in chain]
         raw = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        return self._offer(names, raw, layers)
+        digest = Digest.of(raw)
+        self._documents[digest] = raw
+        return self._offer(names, digest, len(raw), layers)
 
     def _diff_id(self, name: str) -> Digest:
         if not self._compression(name):
@@ -160,6 +183,13 @@ def _list(members: Members) -> list[dict[str, object]]:
     if not isinstance(document, list) or not document:
         raise InvalidArchive(members.label, "its manifest.json is not a list of images")
     return [_object(members, item, "manifest.json") for item in document]
+
+
+def _layers(members: Members, item: dict[str, object]) -> list[object]:
+    layers = item.get("Layers") or []
+    if not isinstance(layers, list):
+        raise InvalidArchive(members.label, "Layers in its manifest.json is not a list")
+    return layers
 
 
 def _repo_tags(item: dict[str, object]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from imagefs.oci.document import parse_json
 from imagefs.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, Manifest, parse_manifest
 from imagefs.transfer.docker_archive import named_configs
 from imagefs.transfer.members import Members, read
-from imagefs.transfer.source import Offer
+from imagefs.transfer.source import Offer, joined
 
 _CONTAINERD_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -64,7 +64,7 @@ class LayoutSource:
             # Manifests without names, told apart by their platforms, are one image: index.json is its index.
             names = self._names_of(unnamed[0], docker_names) if len(unnamed) == 1 else ()
             offers.append(Offer(names, tuple(unnamed)))
-        return tuple(_joined(offers))
+        return joined(offers)
 
     def _docker_names(self) -> Mapping[str, tuple[str, ...]]:
         """Return the names that docker's manifest.json gives, if there is one too, by the path of the config."""
@@ -142,13 +142,3 @@ def _document(members: Members, name: str, descriptor: Descriptor, *, limit_byte
 def _blob(members: Members, name: str, descriptor: Descriptor) -> Generator[bytes, None, None]:
     with contextlib.closing(members.chunks(name)) as chunks:
         yield from verified(chunks, descriptor.digest, descriptor.size, what=f"layer {descriptor.digest}")
-
-
-def _joined(offers: list[Offer]) -> list[Offer]:
-    """Return *offers* with those joined that offer the same content under several names."""
-    joined: dict[tuple[Digest, ...], Offer] = {}
-    for offer in offers:
-        key = tuple(candidate.digest for candidate in offer.candidates)
-        known = joined.get(key)
-        joined[key] = Offer(known.names + offer.names, known.candidates) if known else offer
-    return list(joined.values())

@@ -12,7 +12,7 @@ from imagefs.store.store import Store
 from imagefs.transfer.image_ingest import UnionCheck, ingest_image, named_image, warn_mismatch
 from imagefs.transfer.names import name_image
 from imagefs.transfer.progress import Reporter
-from imagefs.transfer.selection import Selected, select_image
+from imagefs.transfer.selection import BoundedDocuments, Selected, select_image
 from imagefs.transfer.source import ArchiveSource, Offer
 
 
@@ -35,26 +35,29 @@ def load(
     Raises: UsageError, where *wanted* has a tag and there are several images; ContentError, NoMatchingPlatform,
     OSError.  Images loaded before the failing one stay.
     """
-    offers = source.offers()
+    documents = BoundedDocuments(source)
     refusals: list[UnsupportedMediaType] = []
-    selections: list[tuple[Offer, Selected]] = []
-    for offer in offers:
+    offers: list[Offer] = []
+    for offer in source.offers():
         try:
-            selections.append((offer, select_image(source, offer.candidates, platform=platform)))
+            # The result is not kept: parsed documents take many times their size.
+            select_image(documents, offer.candidates, platform=platform)
+            offers.append(offer)
         except UnsupportedMediaType as error:
             refusals.append(error)
-    if not selections:
+    if not offers:
         raise refusals[0] if refusals else UsageError(f"there is no image in {printable(source.label)}")
     for refusal in refusals:
         reporter.warn(f"left out: {refusal}")
-    if wanted is not None and wanted.tag is not None and len(selections) > 1:
+    if wanted is not None and wanted.tag is not None and len(offers) > 1:
         raise UsageError(
-            f"{printable(source.label)} holds {len(selections)} images, which cannot all be {wanted.familiar};"
+            f"{printable(source.label)} holds {len(offers)} images, which cannot all be {wanted.familiar};"
             " give --name without a tag"
         )
-    named = [(name_image(offer.names, repository=repository, wanted=wanted), chosen) for offer, chosen in selections]
+    namings = [name_image(offer.names, repository=repository, wanted=wanted) for offer in offers]
     images: list[Image] = []
-    for naming, selected in named:
+    for offer, naming in zip(offers, namings, strict=True):
+        selected = select_image(source, offer.candidates, platform=platform)
         for name in naming.unusable:
             reporter.warn(f"'{name}' is no name an image can have here; ignored")
         warn_mismatch(selected, _called(naming.references, selected), reporter)

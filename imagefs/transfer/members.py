@@ -20,6 +20,8 @@ from imagefs.oci.digest import Digest
 
 _CHUNK_BYTES = 1 << 20
 _MAX_LINKS = 16
+MAX_MEMBERS = 1 << 17
+"""Of an archive, whose table of members is kept in memory: 40,000 layers, each with the three files of old archives."""
 
 
 class Members(Protocol):
@@ -124,7 +126,7 @@ class TarMembers:
     def __init__(self, descriptor: int, *, label: str) -> None:
         self._descriptor = descriptor
         self.label = label
-        scanner = Scanner()
+        scanner = Scanner(max_members=MAX_MEMBERS)
         offset = 0
         try:
             while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from imagefs.oci.descriptor import Descriptor
+from imagefs.oci.digest import Digest
 
 
-class Source(Protocol):
-    """A place that has documents and blobs by descriptor.  Thread-safe: layers are read several at a time."""
+class Documents(Protocol):
+    """A place that has manifests, indexes and configs by descriptor."""
 
     @property
     def label(self) -> str:
@@ -26,6 +27,10 @@ class Source(Protocol):
 
         Raises: DigestMismatch, SizeMismatch, InvalidArchive or a RegistryError.
         """
+
+
+class Source(Documents, Protocol):
+    """A place that has documents and blobs by descriptor.  Thread-safe: layers are read several at a time."""
 
     def blob(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         """Yield a layer as it is stored, in pieces; only after the last one is it known to be verified.
@@ -56,6 +61,16 @@ class Offer:
 
     names: tuple[str, ...]
     candidates: tuple[Descriptor, ...]
+
+
+def joined(offers: Iterable[Offer]) -> tuple[Offer, ...]:
+    """Return *offers* with those joined that offer the same content under several names."""
+    by_content: dict[tuple[Digest, ...], Offer] = {}
+    for offer in offers:
+        key = tuple(candidate.digest for candidate in offer.candidates)
+        first = by_content.get(key)
+        by_content[key] = Offer(first.names + offer.names, first.candidates) if first else offer
+    return tuple(by_content.values())
 
 
 class ArchiveSource(Source, Protocol):

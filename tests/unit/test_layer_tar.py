@@ -568,12 +568,6 @@ def test_gnu_sparse_headers_that_cannot_be_are_refused() -> None:
 # ---- bounds ----
 
 
-def test_a_layer_has_a_bounded_number_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar, "MAX_MEMBERS", 3)
-    assert len(scanned(*[file(f"f{i}") for i in range(3)]).entries) == 3
-    assert "at most 3" in str(refused(*[whiteout(f"f{i}") for i in range(4)]))
-
-
 def test_a_layer_has_a_bounded_amount_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar, "MAX_TEXT_BYTES", 1000)
     refused(*[symlink(f"f{i}", "t" * 90) for i in range(20)])
