@@ -21,6 +21,8 @@ The architecture on one page.  Data flows one way::
   on /dev/fuse itself (Linux, the default there), `fusepy` is the portable one.  One test suite runs on both.  For the
   kernel driver a `holder` keeps the mount, and one child of it after the other serves it.
 * `cli` is a file per verb or family of verbs.
+* `text` makes text for people: whatever an image or registry says is escaped where it is not printable.  `cli.streams`
+  applies it to everything a command prints; only data, such as contents of files, is written as it is.
 * `api` is the same for Python programs, and a file system for fsspec; what it offers is offered by this module::
 
       with imagefs.open_store() as store:

@@ -4,12 +4,14 @@ Four questions give four branches: did you ask wrongly (usage), did the other si
 bytes lie (ContentError), is something wrong here (StoreError, MountError)?  Every error carries what was expected and
 what was found as attributes; `__str__` composes one sentence, without a trailing period and without secrets.
 
-This module knows no other module.  `errno_of` is the one place that turns an exception into an errno for the kernel,
-`describe` the one place that turns it into text for a person.
+Of other modules this one knows only `text`.  `errno_of` is the one place that turns an exception into an errno for the
+kernel, `describe` the one place that turns it into text for a person.
 """
 
 import errno
 import os
+
+from imagefs.text import printable as printable  # noqa: PLC0414  # also by this name, as of old
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -28,13 +30,6 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (130, "interrupted"),
 )
 """What the exit status of every command means; printed at the end of ``imagefs --help``."""
-
-
-def printable(value: str | bytes, *, limit: int = 200) -> str:
-    """Return *value* safe to show on a terminal: control characters and undecodable bytes escaped, length bounded."""
-    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
 class ImagefsError(Exception):

@@ -49,6 +49,17 @@ CASES: dict[str, tuple[str, ...]] = {
         "test_a_wait_longer_than_a_minute_is_not_waited_for",
         "test_a_spent_pull_limit_is_said_and_not_waited_for",
     ),
+    # what is printed
+    "text of images and registries that deceives a terminal": (
+        "test_no_character_that_deceives_a_terminal_comes_out",
+        "test_no_function_lets_a_character_through_that_deceives",
+        "test_lines_of_a_log_file_are_escaped",
+        "test_completion_offers_no_name_that_deceives",
+    ),
+    "names that forge lines of a patch or a listing": (
+        "test_the_headers_of_a_unified_diff_are_quoted_and_its_lines_are_exact",
+        "test_values_of_templates_forge_no_line_and_templates_may_break_lines",
+    ),
     # manifests, digests, references
     "a document that is manifest and index": ("test_documents_that_break_the_rules_are_refused",),
     "a document that is not what was announced": ("test_the_document_must_be_what_it_was_announced_as",),

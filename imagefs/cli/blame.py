@@ -1,10 +1,9 @@
 """``blame``: which layer, made by which instruction, did what to a path."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
-from imagefs.errors import printable
+from imagefs.text import json_text, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.compare.blame import Touch
@@ -32,11 +31,11 @@ def run(namespace: argparse.Namespace) -> int:
     """Print the blame of each path; one that no layer ever had is reported, the others are printed all the same."""
     from imagefs.cli.paths import clean, not_found
     from imagefs.cli.report import report
-    from imagefs.cli.words import path_text
     from imagefs.compare.blame import blame
     from imagefs.oci.config import parse_config
     from imagefs.overlay.stored import Stack
     from imagefs.store.store import Store
+    from imagefs.text import path_text
     from imagefs.view.kept import KeptFiles
     from imagefs.view.opened import OpenedImages
     from imagefs.view.tree import ImageTree
@@ -63,7 +62,7 @@ def run(namespace: argparse.Namespace) -> int:
 
 def _print_table(touches: "list[Touch]", *, full: bool) -> None:
     from imagefs.cli.terminal import print_table
-    from imagefs.cli.words import size
+    from imagefs.text import size
 
     rows = [("LAYER", "DIFF ID", "WHAT", "SIZE", "CREATED BY")]
     for touch in touches:
@@ -87,4 +86,4 @@ def _print_json(path: bytes, touches: "list[Touch]") -> None:
             "size": touch.size,
             "created_by": touch.created_by,
         }
-        print(json.dumps(said))
+        print(json_text(said))

@@ -1,11 +1,11 @@
 """``diff``: what makes one image another, without reading either."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError, InvalidReference
+from imagefs.text import json_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.compare.layers import LayerShare
@@ -127,8 +127,8 @@ def _configs(store: "Store", old: "Image", new: "Image", printing: "_Printing") 
     return bool(settings)
 
 
-_COLOURS = {"A": "green", "D": "red", "C": "yellow"}
-_LINE_COLOURS = {b"+": "green", b"-": "red", b"@": "bold"}
+_COLORS = {"A": "green", "D": "red", "C": "yellow"}
+_LINE_COLORS = {b"+": "green", b"-": "red", b"@": "bold"}
 
 
 class _Printing:
@@ -143,8 +143,8 @@ class _Printing:
         self._shrunk = 0
 
     def change(self, change: "Change") -> None:
-        from imagefs.cli.terminal import styled
-        from imagefs.cli.words import path_text
+        from imagefs.cli.terminal import print_styled
+        from imagefs.text import path_text
 
         asked = self._asked
         if asked.json:
@@ -157,12 +157,12 @@ class _Printing:
             line = f"{change.kind} {path_text(change.path)}"
             if change.aspects:
                 line += f"  {', '.join(change.aspects)}"
-            self._line(styled(line + (self._growth(change) if asked.stat else ""), _COLOURS[change.kind]))
+            print_styled(line + (self._growth(change) if asked.stat else ""), _COLORS[change.kind])
             if asked.unified:
                 self._text(change)
 
     def _growth(self, change: "Change") -> str:
-        from imagefs.cli.words import signed_size
+        from imagefs.text import signed_size
 
         self._counts[change.kind] += 1
         self._grown += change.bytes_after
@@ -173,7 +173,7 @@ class _Printing:
 
     def end(self) -> None:
         """Print what is known only in the end."""
-        from imagefs.cli.words import signed_size
+        from imagefs.text import signed_size
 
         if self._asked.stat and not self._asked.quiet:
             counts = self._counts
@@ -181,19 +181,21 @@ class _Printing:
             self._line(f"{counts['A']} added, {counts['D']} deleted, {counts['C']} changed, {total}")
 
     def _text(self, change: "Change") -> None:
-        from imagefs.cli.terminal import styled
+        from imagefs.cli.terminal import print_styled
         from imagefs.compare.unified import unified
+        from imagefs.text import path_text
 
         if "content" not in change.aspects or change.old is None or change.new is None:
             return
-        labels = (f"{name}/".encode() + change.path for name in (self._asked.old, self._asked.new))
+        old_label, new_label = (
+            path_text(change.path, root=f"{name}/").encode() for name in (self._asked.old, self._asked.new)
+        )
         before, after = self._old.open(change.old), self._new.open(change.new)
-        for line in unified(before, after, old_label=next(labels), new_label=next(labels)):
+        for line in unified(before, after, old_label=old_label, new_label=new_label):
             if sys.stdout.isatty():
-                colour = _LINE_COLOURS.get(line[:1])
-                text = _safe(line).decode("utf-8", "surrogateescape").rstrip("\n")
-                self._line(styled(text, colour) if colour else text)
-            else:
+                text = line.removesuffix(b"\n").decode("utf-8", "surrogateescape")
+                print_styled(text, _LINE_COLORS.get(line[:1]))
+            else:  # a patch: lines of files are data
                 self._raw(line)
 
     def _json(self, change: "Change") -> None:
@@ -210,15 +212,15 @@ class _Printing:
         for name, side, thing in (("old", self._old, change.old), ("new", self._new, change.new)):
             if thing is not None:
                 said[name] = described(side, thing)
-        self._line(json.dumps(said))
+        self._line(json_text(said))
 
     def layer(self, share: "LayerShare", stored_bytes: int) -> None:
         """Print what is known of one layer, whose tar has *stored_bytes*."""
-        from imagefs.cli.words import size
+        from imagefs.text import size
 
         if self._asked.json:
             said = {"kind": "layer", "in": share.where, "layer": str(share.diff_id), "size": stored_bytes}
-            self._line(json.dumps({**said, "adds": share.adds, "frees": share.frees}))
+            self._line(json_text({**said, "adds": share.adds, "frees": share.frees}))
         elif not self._asked.quiet:
             line = f"{ {'both': '=', 'old': '-', 'new': '+'}[share.where] } {share.diff_id}  {size(stored_bytes)}"
             if share.where != "both":
@@ -227,10 +229,10 @@ class _Printing:
 
     def setting(self, name: str, old: str | None, new: str | None) -> None:
         """Print one difference of the configs."""
-        from imagefs.errors import printable
+        from imagefs.text import printable
 
         if self._asked.json:
-            self._line(json.dumps({"kind": "config", "name": name, "old": old, "new": new}))
+            self._line(json_text({"kind": "config", "name": name, "old": old, "new": new}))
         elif not self._asked.quiet:
             limit = 10_000
             sign = "A" if old is None else "D" if new is None else "C"
@@ -243,11 +245,3 @@ class _Printing:
     def _raw(self, data: bytes) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
-
-
-def _safe(line: bytes) -> bytes:
-    """Return *line* without anything that a terminal would obey."""
-    from imagefs.errors import printable
-
-    parts = line.removesuffix(b"\n").split(b"\t")
-    return b"\t".join(printable(part, limit=len(part) * 4 + 1).encode() for part in parts) + b"\n"

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from imagefs.cli.words import did_you_mean
 from imagefs.errors import InvalidFilter
+from imagefs.text import did_you_mean
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.oci.reference import Reference

@@ -6,7 +6,6 @@ The tests of ``find`` are those of find(1) that make sense for an image, in its 
 import argparse
 import fnmatch
 import itertools
-import json
 import re
 import stat
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from imagefs.cli.paths import found_at, opened_tree
 from imagefs.cli.report import for_each
+from imagefs.text import json_text, path_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.view.tree import ImageTree, Thing
@@ -125,13 +125,12 @@ def _globbed(glob: str, *, of_name: bool, folded: bool) -> "Test":
 
 def _writer(tree: "ImageTree", asked: argparse.Namespace) -> "Callable[[bytes, Thing], None]":
     from imagefs.cli.listing import Lister, aligned
-    from imagefs.cli.words import path_text
 
     if asked.print0:
         return lambda path, _: _raw(b"/" + path + b"\0")
     if asked.json:
         lister = Lister(tree)
-        return lambda path, thing: print(json.dumps(lister.record(path, thing)))
+        return lambda path, thing: print(json_text(lister.record(path, thing)))
     if asked.ls:
         lister = Lister(tree)
         return lambda path, thing: print(*aligned([lister.cells(path_text(path), thing)], least=_LIST_WIDTHS))
@@ -144,8 +143,6 @@ def _raw(data: bytes) -> None:
 
 def run_tree(namespace: argparse.Namespace) -> int:
     """Draw the tree, and count what is in it."""
-    from imagefs.cli.words import path_text
-
     counts = [0, 0]
     with opened_tree(namespace.store, namespace.reference) as tree:
         top = found_at(tree, namespace.path, namespace.reference, follow=True)

@@ -1,11 +1,10 @@
 """``history``: the steps that made an image, and which layer each made."""
 
 import argparse
-import json
 import time
 from typing import TYPE_CHECKING
 
-from imagefs.errors import printable
+from imagefs.text import json_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.oci.config import ImageConfig
@@ -60,7 +59,7 @@ def run(namespace: argparse.Namespace) -> int:
             print(record["ID"])
     elif form == "json":
         for record in records:
-            print(json.dumps(record, ensure_ascii=False))
+            print(json_text(record))
     elif fill is not None:
         for record in records:
             print(fill(record))
@@ -70,8 +69,8 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 def _records(store: "Store", config: "ImageConfig", namespace: argparse.Namespace) -> list[dict[str, str]]:
-    from imagefs.cli.words import age, size
     from imagefs.oci.config import History, parse_time_ns
+    from imagefs.text import age, size
 
     human = namespace.human == "true"
     unknown = History("", "", "", empty_layer=False)
@@ -82,16 +81,20 @@ def _records(store: "Store", config: "ImageConfig", namespace: argparse.Namespac
         since = f"{age(int(time.time() - created_ns / 10**9))} ago" if created_ns else "N/A"
         stored = store.layer_path(diff_id).stat().st_size if diff_id is not None else 0
         is_last = number == len(steps)
-        limit = 100_000 if namespace.no_trunc else _INSTRUCTION_CHARACTERS
+        limit = None if namespace.no_trunc else _INSTRUCTION_CHARACTERS
         records.append(
             {
                 "ID": (str(config.digest) if namespace.no_trunc else config.digest.short) if is_last else _MISSING,
                 "CreatedSince": since if human else step.created or "N/A",
                 "CreatedAt": step.created or "N/A",
-                "CreatedBy": printable(" ".join(step.created_by.split()), limit=limit),
+                "CreatedBy": _cut(" ".join(step.created_by.split()), limit),
                 "Size": size(stored) if human else str(stored),
-                "Comment": printable(step.comment),
+                "Comment": step.comment,
                 "Layer": "" if diff_id is None else str(diff_id) if namespace.no_trunc else diff_id.short,
             }
         )
     return records[::-1]
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"

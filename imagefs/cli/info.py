@@ -1,11 +1,11 @@
 """``info``: which imagefs, store and machine this is, and what they can do."""
 
 import argparse
-import json
 import platform
 from typing import TYPE_CHECKING, Any
 
 from imagefs import __version__
+from imagefs.text import json_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from pathlib import Path
@@ -33,7 +33,7 @@ def run(namespace: argparse.Namespace) -> int:
     if fill is not None:
         print(fill(found))
     elif namespace.json:
-        print(json.dumps(found, indent=4))
+        print(json_text(found, indent=4))
     else:
         _print(found, 0)
     return 0
@@ -85,8 +85,7 @@ def _store(path: "Path") -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any], depth: int) -> None:
-    from imagefs.cli.words import size
-    from imagefs.errors import printable
+    from imagefs.text import printable, size
 
     for key, value in found.items():
         prefix = f"{'  ' * depth}{key}:"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from imagefs.cli.output import written
 from imagefs.cli.paths import clean, found_at, opened_tree
 from imagefs.cli.report import for_each
-from imagefs.errors import EXIT_FAILURE, UsageError, printable
+from imagefs.errors import EXIT_FAILURE, UsageError
+from imagefs.text import printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.view.tree import ImageTree, Thing
@@ -77,7 +78,7 @@ def _print_file(tree: "ImageTree", text: str, reference: str) -> None:
 
 def run_cp(namespace: argparse.Namespace) -> int:
     """Copy; things that cannot be copied as asked are reported, and make the exit status 1."""
-    from imagefs.cli.words import path_text
+    from imagefs.text import path_text
     from imagefs.view.flat_tar import write_tar
 
     # No reference has ":/" in it, so that is where a path begins; else a path may begin after the last colon.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError
+from imagefs.text import json_text, printable_json
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.store.catalog import Image
@@ -21,13 +22,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="show an image's configuration as JSON",
         description="Print a JSON array with an object per REF, as docker image inspect does; those that are not there"
         " are reported after it.",
+        epilog="(*) To a terminal, characters that are not printable are escaped; the JSON values are the same.",
     )
     output = command.add_mutually_exclusive_group()
     output.add_argument(
         "-f", "--format", metavar="FORMAT", help="a Go template such as '{{.Config.Env}}' for each; json: a line each"
     )
-    output.add_argument("--raw", action="store_true", help="print the manifests, byte for byte")
-    output.add_argument("--config", action="store_true", help="print the configs, byte for byte")
+    output.add_argument("--raw", action="store_true", help="print the manifests, byte for byte (*)")
+    output.add_argument("--config", action="store_true", help="print the configs, byte for byte (*)")
     command.add_argument("references", nargs="+", metavar="REF")
     command.set_defaults(run=run)
 
@@ -46,21 +48,29 @@ def run(namespace: argparse.Namespace) -> int:
             try:
                 image = store.image(reference)
                 if namespace.raw or namespace.config:
-                    sys.stdout.buffer.write(store.document(image.manifest_digest if namespace.raw else image.id))
+                    _write_document(store.document(image.manifest_digest if namespace.raw else image.id))
                     continue
                 described = _described(store, image)
                 if fill is not None:
                     print(fill(described))
                 elif namespace.format:
-                    print(json.dumps(described, ensure_ascii=False))
+                    print(json_text(described))
                 found.append(described)
             except ImagefsError as error:
                 failures.append(error)
     if not (namespace.format or namespace.raw or namespace.config):
-        print(json.dumps(found, indent=4, ensure_ascii=False))
+        print(json_text(found, indent=4))
     sys.stdout.flush()
     statuses = [report(failure) for failure in failures]
     return statuses[0] if statuses else 0
+
+
+def _write_document(document: bytes) -> None:
+    """Write a JSON *document*: its bytes to a pipe or file, JSON with equal values to a terminal."""
+    if sys.stdout.isatty():
+        print(printable_json(document.decode("utf-8", "replace")))
+    else:
+        sys.stdout.buffer.write(document)
 
 
 def _described(store: "Store", image: "Image") -> dict[str, object]:

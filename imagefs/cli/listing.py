@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from imagefs.cli.words import path_text
+from imagefs.text import path_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.view.tree import ImageTree, Thing

@@ -34,6 +34,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(namespace: argparse.Namespace) -> int:
     """Load what is at the path."""
+    from imagefs.cli.streams import unescaped
     from imagefs.store.store import Store
     from imagefs.transfer.archive_input import STANDARD_INPUT, open_archive
     from imagefs.transfer.load import load
@@ -44,7 +45,7 @@ def run(namespace: argparse.Namespace) -> int:
     wanted = _wanted_name(namespace.name)
     path: str = namespace.path
     repository = None if path == STANDARD_INPUT else repository_from(Path(path).resolve().name)
-    reporter = Reporter(sys.stdout, sys.stderr, quiet=namespace.quiet, layer_lines=False)
+    reporter = Reporter(unescaped(sys.stdout), sys.stderr, quiet=namespace.quiet, layer_lines=False)
     with (
         collector_paused(),
         Store.open(namespace.store, create=True) as store,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from imagefs.cli.listing import Lister, aligned
 from imagefs.cli.paths import found_at, opened_tree
 from imagefs.cli.report import for_each
-from imagefs.cli.words import path_text
 from imagefs.errors import UsageError
+from imagefs.text import json_text, path_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.oci.reference import Reference
@@ -93,10 +93,8 @@ def run(namespace: argparse.Namespace) -> int:
         for record in records:
             print(record["ID"])
     elif form == "json":
-        import json
-
         for record in records:
-            print(json.dumps(record, ensure_ascii=False))
+            print(json_text(record))
     elif fill is not None and not is_table:
         for record in records:
             print(fill(record))
@@ -209,7 +207,7 @@ def _labels(store: "Store", image: "Image", known: dict[object, str], wanted: bo
 def _record(
     image: "Image", name: "Reference | None", root: "Directory", now_ns: int, *, full: bool, labels: str
 ) -> dict[str, str]:
-    from imagefs.cli.words import age, size
+    from imagefs.text import age, size
     from imagefs.view.namespace import mount_path
 
     created_ns = image.created_ns

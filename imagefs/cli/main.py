@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import io
 import logging
 import os
 import re
@@ -14,9 +13,10 @@ from typing import NoReturn
 
 from imagefs import __version__
 from imagefs.cli.report import report
-from imagefs.cli.words import did_you_mean
-from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, printable
+from imagefs.cli.streams import printable_streams
+from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from imagefs.store.location import default_store_path
+from imagefs.text import PrintableFormatter, did_you_mean, printable
 
 COMPLETION_VARIABLE = "_ARGCOMPLETE"
 """The environment variable by which scripts of shells say that they want completions, not a command done."""
@@ -55,8 +55,8 @@ class Parser(argparse.ArgumentParser):
         """End the program with what is wrong, and for a command that there is none of with the nearest there is."""
         wrong = _UNKNOWN_COMMAND.match(message)
         if wrong is not None:
-            message = f"there is no command '{printable(wrong[1])}'{did_you_mean(wrong[1], _commands(self))}"
-        print(f"{self.prog}: {message}; '{self.prog} --help' says more", file=sys.stderr)
+            message = f"there is no command '{wrong[1]}'{did_you_mean(wrong[1], _commands(self))}"
+        print(f"{self.prog}: {printable(message, limit=None)}; '{self.prog} --help' says more", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
 
@@ -102,7 +102,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         command = _commands(top)[namespace.command]
         options = [option for action in command._actions for option in action.option_strings]
         meant = did_you_mean(unknown[0], options) if unknown[0].startswith("-") else ""
-        command.error(f"unrecognized arguments: {printable(' '.join(unknown))}{meant}")
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     return namespace
 
 
@@ -133,16 +133,16 @@ def parser(only: Collection[str] | None = None) -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; errors are one sentence on standard error."""
+    with printable_streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     debug = False
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not where a test has put something else there
-            stream.reconfigure(errors="backslashreplace")  # what a terminal's own alphabet lacks must not end a command
     try:
         namespace = parsed(argv)
         debug = namespace.debug
-        logging.basicConfig(
-            level=logging.DEBUG if debug else logging.WARNING, format="imagefs: %(message)s", stream=sys.stderr
-        )
+        _log_to_standard_error(logging.DEBUG if debug else logging.WARNING)
         if namespace.store is None:
             namespace.store = default_store_path()
         status: int = namespace.run(namespace)
@@ -159,6 +159,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return report(error)
     return status
+
+
+def _log_to_standard_error(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("imagefs: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def entry() -> None:

@@ -2,12 +2,12 @@
 
 import argparse
 import functools
-import json
 from pathlib import Path
 
 from imagefs.cli.report import for_each
 from imagefs.errors import InvalidMountOption
 from imagefs.mount.option_table import MOUNT_OPTIONS
+from imagefs.text import json_text
 
 _APPEARING = "Whatever images come and go in the store while it is mounted appears and disappears in the mount."
 _OPTION_COLUMNS = 22
@@ -110,14 +110,13 @@ def run_remount(namespace: argparse.Namespace) -> int:
 def run_mounts(namespace: argparse.Namespace) -> int:
     """Print the imagefs mounts this process sees, of whatever store and user."""
     from imagefs.cli.terminal import print_table
-    from imagefs.errors import printable
     from imagefs.mount.mountinfo import mounts
 
     found = [mount for mount in mounts() if mount.is_imagefs]
     if getattr(namespace, "json", False):
         for mount in found:
-            print(json.dumps({"source": mount.source, "target": mount.target, "options": list(mount.options)}))
+            print(json_text({"source": mount.source, "target": mount.target, "options": list(mount.options)}))
         return 0
     rows = [("SOURCE", "TARGET", "OPTIONS")]
-    print_table(rows + [(printable(mount.source), printable(mount.target), ",".join(mount.options)) for mount in found])
+    print_table(rows + [(mount.source, mount.target, ",".join(mount.options)) for mount in found])
     return 0

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagefs.errors import PathNotFound, printable
+from imagefs.errors import PathNotFound
+from imagefs.text import printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.view.tree import ImageTree, Thing

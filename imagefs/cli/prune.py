@@ -1,10 +1,11 @@
 """``prune`` and ``df``: what could go, and what takes how much."""
 
 import argparse
-import json
 import sys
 import time
 from typing import TYPE_CHECKING
+
+from imagefs.text import json_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.store.catalog import Image
@@ -47,10 +48,10 @@ def run_prune(namespace: argparse.Namespace) -> int:
     """List, ask and remove."""
     from imagefs.cli.filters import PRUNE_KEYS, parse_filters
     from imagefs.cli.terminal import print_table
-    from imagefs.cli.words import size
     from imagefs.errors import UsageError
     from imagefs.store.pruning import prunable, prune, reclaimable
     from imagefs.store.store import Store
+    from imagefs.text import size
 
     with Store.open(namespace.store) as store:
         meant = parse_filters(namespace.filter, store, now_ns=time.time_ns(), known=PRUNE_KEYS)
@@ -81,8 +82,8 @@ def run_prune(namespace: argparse.Namespace) -> int:
 
 
 def _rows(store: "Store", images: "tuple[Image, ...]") -> list[tuple[str, ...]]:
-    from imagefs.cli.words import size
     from imagefs.store.pruning import usage
+    from imagefs.text import size
 
     unique = {one.image.id: one.unique for one in usage(store)}
     rows: list[tuple[str, ...]] = [("IMAGE ID", "NAME", "SIZE", "UNIQUE SIZE")]
@@ -103,11 +104,11 @@ def run_df(namespace: argparse.Namespace) -> int:
         free = reclaimable(store, prunable(store))
     if namespace.json:
         for one in found:
-            print(json.dumps(_described(one)))
-        print(json.dumps({"kind": "total", "images": len(found), "size": total, "reclaimable": free}))
+            print(json_text(_described(one)))
+        print(json_text({"kind": "total", "images": len(found), "size": total, "reclaimable": free}))
         return 0
     from imagefs.cli.terminal import print_table
-    from imagefs.cli.words import age, size
+    from imagefs.text import age, size
 
     now_s = time.time()
     rows = [("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SHARED SIZE", "UNIQUE SIZE")]

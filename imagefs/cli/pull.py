@@ -81,6 +81,7 @@ def add_platform_option(command: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace) -> int:
     """Pull all references and return the exit status of the first that failed, 0 if none did."""
     from imagefs.cli.report import report
+    from imagefs.cli.streams import unescaped
     from imagefs.oci.reference import Reference
     from imagefs.transfer.progress import Reporter
 
@@ -88,7 +89,7 @@ def run(namespace: argparse.Namespace) -> int:
     references = [Reference.parse(text) for text in namespace.references]
     if namespace.all_tags and any(reference.tag or reference.digest for reference in references):
         raise UsageError("a tag or digest can't be used with --all-tags/-a")
-    reporter = Reporter(sys.stdout, sys.stderr, quiet=namespace.quiet)
+    reporter = Reporter(unescaped(sys.stdout), sys.stderr, quiet=namespace.quiet)
     status = 0
     with collector_paused(), _store(namespace) as store:
         for reference in references:

@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from imagefs.errors import EXIT_FAILURE, ImagefsError, describe
+from imagefs.text import printable
+
+_MESSAGE_CHARACTERS = 4000
+"""Longest error message: ours have some hundred characters, what a registry or archive adds has no bound."""
 
 _One = TypeVar("_One")
 
@@ -12,13 +16,18 @@ _One = TypeVar("_One")
 def report(error: Exception) -> int:
     """Print *error* as one sentence on standard error and return the exit status it stands for."""
     if isinstance(error, ImagefsError):
-        print(f"imagefs: {error}", file=sys.stderr)
+        _print(describe(error))
         return error.exit_code
     if isinstance(error, OSError):
-        print(f"imagefs: {describe(error)}", file=sys.stderr)
+        _print(describe(error))
         return EXIT_FAILURE
-    print(f"imagefs: internal error, please report it with the output of --debug: {describe(error)}", file=sys.stderr)
+    _print(f"internal error, please report it with the output of --debug: {describe(error)}")
     return EXIT_FAILURE
+
+
+def _print(message: str) -> None:
+    """Print *message* on one line: a newline that it quotes must not forge another message."""
+    print(f"imagefs: {printable(message, limit=_MESSAGE_CHARACTERS)}", file=sys.stderr)
 
 
 def for_each(ones: Iterable[_One], do: Callable[[_One], object]) -> int:

@@ -1,12 +1,12 @@
 """``search``: repositories that Docker Hub, or another registry, finds by a word."""
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from imagefs.cli.pull import add_registry_options
 from imagefs.errors import InvalidFilter
+from imagefs.text import json_text
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.registry.search import Found
@@ -52,7 +52,7 @@ def run(namespace: argparse.Namespace) -> int:
     records = [_record(one) for one in found if all(meant(one) for meant in wanted)]
     if namespace.json:
         for record in records:
-            print(json.dumps(record, ensure_ascii=False))
+            print(json_text(record))
     elif fill is not None:
         for record in records:
             print(fill(record | {"IsOfficial": _mark(record)}))

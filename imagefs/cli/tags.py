@@ -3,9 +3,9 @@
 import argparse
 import contextlib
 import itertools
-import json
 
 from imagefs.cli.pull import add_registry_options
+from imagefs.text import json_text
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,7 +35,7 @@ def run(namespace: argparse.Namespace) -> int:
     with contextlib.closing(client):
         tags = itertools.islice(client.tags(reference.repository), namespace.limit)
         if namespace.json:
-            print(json.dumps(list(tags)))
+            print(json_text(list(tags)))
         else:
             for tag in tags:
                 print(tag)

@@ -5,7 +5,8 @@ Receives a template's text; hands on a function from a record to text.  Knows no
 Understood are ``{{.Field}}`` and deeper ``{{.Config.Env}}``, ``{{.}}``, texts and numbers, pipelines such as
 ``{{.ID | upper}}``, the functions of `FUNCTIONS`, ``if``/``else if``/``else``/``end``, ``range``/``else``/``end``,
 comments, and ``{{-`` and ``-}}``, which take the white space beside them away.  ``\t`` and ``\n`` outside of actions
-are what they are in docker.  Anything else is an error that names it.
+are what they are in docker.  Anything else is an error that names it.  Unlike there, control characters in values are
+printed escaped, so that no value forges a line or reaches a terminal raw; ``json`` gives values whole.
 
 Source: Go, text/template; docker/cli, templates/templates.go.
 """
@@ -16,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagefs.cli.words import did_you_mean
 from imagefs.errors import InvalidTemplate
+from imagefs.text import did_you_mean, json_text, printable
 
 MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_DEPTH = 50
@@ -49,8 +50,19 @@ def _plain(value: object) -> str:
             return str(value)
 
 
+class _Composed(str):
+    """Text with white space that the template, not the record, put there: it is printed as it is."""
+
+    __slots__ = ()
+
+
+def _shown(value: object) -> str:
+    """Return *value* as it is printed: control characters of a record are escaped, newlines among them."""
+    return value if isinstance(value, _Composed) else printable(_plain(value), limit=None)
+
+
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json_text(value, compact=True)
 
 
 def _index(value: Any, *keys: Any) -> object:
@@ -74,10 +86,10 @@ def _printf(form: str, *values: object) -> str:
             raise ValueError("printf: fewer values than places")
         value = rest.pop(0)
         width = found[1]
-        text = json.dumps(value) if found[2] == "q" else _plain(value)
+        text = json_text(value) if found[2] == "q" else _shown(value)
         return text.ljust(int(width[1:])) if width.startswith("-") else text.rjust(int(width or 0))
 
-    return re.sub(r"%(-?\d{0,3})([svdq])|%%", one, form)
+    return _Composed(re.sub(r"%(-?\d{0,3})([svdq])|%%", one, form))
 
 
 FUNCTIONS: dict[str, Callable[..., object]] = {
@@ -87,11 +99,11 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "title": lambda text: _plain(text).title(),
     "len": lambda value: len(value) if value is not None else 0,
     "index": _index,
-    "join": lambda values, between: _plain(between).join(map(_plain, values or ())),
+    "join": lambda values, between: _Composed(_plain(between).join(map(_shown, values or ()))),
     "split": lambda text, at: _plain(text).split(_plain(at)),
     "truncate": lambda text, length: _plain(text)[:length],
-    "println": lambda *values: " ".join(map(_plain, values)) + "\n",
-    "print": lambda *values: "".join(map(_plain, values)),
+    "println": lambda *values: _Composed(" ".join(map(_shown, values)) + "\n"),
+    "print": lambda *values: _Composed("".join(map(_shown, values))),
     "printf": _printf,
     "eq": lambda one, *others: any(one == other for other in others),
     "ne": lambda one, other: one != other,
@@ -200,7 +212,7 @@ class _Reading:
             self._close()
         else:
             value = self._value(text)
-            self._current().append(lambda record, out: out.append(_plain(value(record))))
+            self._current().append(lambda record, out: out.append(_shown(value(record))))
 
     def finish(self) -> list[Writer]:
         if self._blocks:
@@ -286,7 +298,7 @@ class _Reading:
         match kind:
             case "text":
                 literal = text[1:-1] if text[0] == "`" else json.loads(text.replace("\t", "\\t").replace("\n", "\\n"))
-                return lambda _: literal
+                return lambda _: _Composed(literal)
             case "number":
                 number = float(text) if "." in text else int(text)
                 return lambda _: number

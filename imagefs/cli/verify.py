@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -36,17 +35,18 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def run(namespace: argparse.Namespace) -> int:
     """Print what is found; with --repair, what became of it."""
     from imagefs.check.verify import verify
+    from imagefs.cli.terminal import print_status
     from imagefs.store.store import Store
 
     with Store.open(namespace.store) as store:
         images = [store.image(reference) for reference in namespace.references] or None
         checked = len(images) if images is not None else len(store.images())
         findings = []
-        for finding in verify(store, images, looking_at=_looking_at):
-            _looking_at("")
+        for finding in verify(store, images, looking_at=print_status):
+            print_status("")
             _print(finding, namespace)
             findings.append(finding)
-        _looking_at("")
+        print_status("")
         open_ = _repaired(store, findings) if namespace.repair else findings
         bad = [finding for finding in open_ if finding.kind != "file"]
         if not namespace.json:
@@ -64,16 +64,11 @@ def _summary(checked: int, findings: "list[Finding]", bad: "list[Finding]", *, r
     return text + f"{len(bad)} things are not as they should be; --repair mends what it can"
 
 
-def _looking_at(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
-
-
 def _print(finding: "Finding", namespace: argparse.Namespace) -> None:
-    from imagefs.errors import printable
+    from imagefs.text import json_text, printable
 
     if namespace.json:
-        print(json.dumps({**dataclasses.asdict(finding), "images": [str(image) for image in finding.images]}))
+        print(json_text({**dataclasses.asdict(finding), "images": [str(image) for image in finding.images]}))
     else:
         print(f"{finding.state} {finding.kind} {printable(finding.name)}: {printable(finding.why)}", flush=True)
 

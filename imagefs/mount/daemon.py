@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from imagefs.errors import EXIT_FAILURE, ImagefsError, MountError, describe, printable
+from imagefs.errors import EXIT_FAILURE, ImagefsError, MountError, describe
+from imagefs.text import PrintableFormatter, printable
 
 _READY = b"ready\n"
 
@@ -30,7 +31,7 @@ class _SyslogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         priority = next(priority for level, priority in self._PRIORITIES if record.levelno >= level)
         for line in self.format(record).splitlines():
-            syslog.syslog(priority, printable(line, limit=1000))
+            syslog.syslog(priority, line)
 
 
 def log_to(log_file: Path | None) -> None:
@@ -41,10 +42,10 @@ def log_to(log_file: Path | None) -> None:
     if log_file is None:
         syslog.openlog("imagefs", syslog.LOG_PID, syslog.LOG_DAEMON)
         handler: logging.Handler = _SyslogHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
     else:
         handler = logging.FileHandler(log_file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.getLogger().level, force=True)
 
 

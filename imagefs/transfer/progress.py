@@ -13,8 +13,8 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from imagefs.errors import printable
 from imagefs.oci.descriptor import Descriptor
+from imagefs.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -27,6 +27,8 @@ _RESUMING = "Resuming"
 _RESTARTING = "What was kept is damaged, downloading from the beginning"
 _COMPLETE = "Pull complete"
 
+_LINE_CHARACTERS = 1000
+"""Longest line: ours are shorter, what an archive or registry adds has no bound."""
 _LEAST_BAR, _MOST_BAR = 6, 24
 _ROOM_FOR_BARS = 58
 """Characters that a layer's name and phase, a short bar and amounts take."""
@@ -60,7 +62,9 @@ class LayerReporter(Protocol):
 
 
 class Reporter:
-    """Writes what happens to *out* and warnings to *err*.
+    """Writes what happens to *out* and warnings to *err*, a line each.
+
+    Lines may quote an archive or registry: characters that are not printable are escaped here.
 
     *quiet* leaves only `result` and `warn`.  *layer_lines* says whether layers are worth lines of their own where no
     bars can be drawn; bars are drawn on a terminal.
@@ -75,15 +79,15 @@ class Reporter:
     def note(self, text: str) -> None:
         """Say what goes on, unless quiet."""
         if not self._quiet:
-            print(text, file=self._out, flush=True)
+            print(printable(text, limit=_LINE_CHARACTERS), file=self._out, flush=True)
 
     def result(self, text: str) -> None:
         """Say what came out."""
-        print(text, file=self._out, flush=True)
+        print(printable(text, limit=_LINE_CHARACTERS), file=self._out, flush=True)
 
     def warn(self, text: str) -> None:
-        """Say what should not go unnoticed; *text* may quote what an archive or registry says."""
-        print(f"warning: {printable(text, limit=1000)}", file=self._err, flush=True)
+        """Say what should not go unnoticed; for example what is left out."""
+        print(f"warning: {printable(text, limit=_LINE_CHARACTERS)}", file=self._err, flush=True)
 
     @contextlib.contextmanager
     def layers(self) -> Iterator[LayerReporter]:

@@ -1,9 +1,86 @@
-"""Sizes, ages, columns and paths in the words that scripts and eyes are used to, docker's and git's.  Pure."""
+r"""Text for people: printable text, JSON, sizes, ages, columns and quoted paths.  Pure; imports no other module.
 
+What an image, archive, registry or store says is hostile: its control characters, C1 controls, bidirectional marks and
+invisible characters can make a terminal show what is not so, or obey.  `str.isprintable` decides: it is false for
+every character of the Unicode categories Cc, Cf, Cs, Co, Cn, Zl, Zp and Zs, except the ASCII space.  Each function
+here that returns text escapes such characters in its own notation:
+
+* `printable`: Python's escapes, in one line; for messages, cells of tables and log lines.
+* `printable_lines`: the same, but newlines and tabs stay; the last defense of standard output.
+* `path_text`: C's escapes in double quotes, as git quotes paths; unambiguous.
+* `json_text`: ``\uXXXX``, so that a JSON parser reads equal values.
+
+Source: Unicode 15, 4.5; CVE-2021-42574 (bidirectional text); ECMA-48 for C0 and C1 controls.
+"""
+
+import logging
 from collections.abc import Collection, Iterable, Sequence
+from types import TracebackType
 
+_LINE_CHARACTERS = 4000
+"""Longest log line: the longest message of imagefs has some hundred characters, hostile ones have no bound."""
 _LEAST_COLUMN = 6  # such as 72.9MB
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def printable(value: str | bytes, *, limit: int | None = 200) -> str:
+    """Return *value* as one line that is safe to print, of at most *limit* characters.
+
+    Characters that are not printable, newlines among them, and undecodable bytes are escaped.
+    """
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    safe = text if text.isprintable() else "".join(c if c.isprintable() else _python_escape(c) for c in text)
+    return safe if limit is None or len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def printable_lines(text: str) -> str:
+    """Return *text* safe to print: as `printable`, but newlines and tabs stay, and nothing is cut."""
+    if text.isprintable() or text == "\n":
+        return text
+    return "\n".join("\t".join(printable(cell, limit=None) for cell in line.split("\t")) for line in text.split("\n"))
+
+
+def _python_escape(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode()
+
+
+def json_text(value: object, *, indent: int | None = None, compact: bool = False) -> str:
+    """Return *value* as JSON that is safe to print, in one line unless there is an *indent*.
+
+    Printable characters stand for themselves, others are escaped; undecodable bytes of a path are lone surrogates.
+    """
+    import json  # not needed by commands that print none
+
+    separators = (",", ":") if compact else None
+    return printable_json(json.dumps(value, ensure_ascii=False, indent=indent, separators=separators))
+
+
+def printable_json(document: str) -> str:
+    """Return the JSON *document* safe to print, with equal values and, but for carriage returns, equal white space."""
+    lines = document.replace("\r", "").split("\n")
+    return "\n".join(line if line.isprintable() else "".join(map(_json_escaped, line)) for line in lines)
+
+
+def _json_escaped(char: str) -> str:
+    if char.isprintable() or char == "\t":  # a tab stands between values: inside strings JSON allows none
+        return char
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records so that no value in a message can forge a line or reach a terminal raw."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
+        """Return the line of *record*, without its traceback."""
+        return printable(super().formatMessage(record), limit=_LINE_CHARACTERS)
+
+    def formatException(  # noqa: N802  # the name is logging's
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """Return the lines of a traceback."""
+        return printable_lines(super().formatException(ei))
 
 
 def size(count: int) -> str:
