@@ -123,6 +123,8 @@ class Filesystem:
         found = directory.resolve(name) or self._directory(parent, max_age_s=0.0)[1].resolve(name)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if isinstance(found, Symlink) and found.name is not None:
+            name = found.name
         return self._named(path + b"/" + name if path else name, found)
 
     def getattr(self, node: NodeId) -> Attributes:

@@ -10,13 +10,16 @@ makes a new `Namespace`.
 * ``alpine:3.20`` resolves, unlisted, as a symlink to ``alpine/3.20``.
 * Where a tag and the beginning of a deeper repository have one name (``foo:bar`` and ``foo/bar:baz``), the tag wins;
   the image behind it is reachable by ID.
-* ``.imagefs/images/<id>`` is every image by its ID (also ``sha256:<id>`` or a unique beginning of at least 12 digits),
-  ``.imagefs/layers/<diff_id>`` every layer by itself, named alike, and ``.imagefs/meta/<repo>/<tag>/`` has the manifest
-  and the config of each tag, byte for byte.  ``.imagefs`` resolves but is not listed.
+* ``.imagefs/images/<id>`` is every image by its ID (also ``sha256:<id>``), ``.imagefs/layers/<diff_id>`` every layer
+  by itself, and ``.imagefs/meta/<repo>/<tag>/`` has the manifest and the config of each tag, byte for byte.
+  ``.imagefs`` resolves but is not listed.
+* A unique beginning of such an ID, of at least 12 digits, resolves as a symlink to the ID.  An ID has more than a
+  hundred abbreviations; they are all one symlink, so looking them up does not take memory.
 
 No tag begins with ``.`` or ``@`` and no path component of a repository does, so the control names cannot collide.
 """
 
+import bisect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -53,27 +56,37 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Symlink:
-    """A name that stands for another, relative to the directory it is in."""
+    """A name that stands for another, relative to the directory it is in.
+
+    *name* is the one name by which this symlink is known where several names lead to it; None: its own.
+    """
 
     target: bytes
+    name: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory of names.  *listed* is what readdir shows; *unlisted* resolves all the same."""
+    """A directory of names.  *listed* is what readdir shows; *unlisted* resolves all the same.
+
+    *ids* are the names of *listed*, sorted, in a directory where they are IDs and may be abbreviated.
+    """
 
     listed: Mapping[bytes, "Directory | Leaf"] = field(default_factory=dict)
     unlisted: Mapping[bytes, "Directory | Leaf"] = field(default_factory=dict)
-    by_id: bool = False
+    ids: tuple[bytes, ...] = ()
 
     def resolve(self, name: bytes) -> "Found | None":
         """Return what *name* is in this directory, None where it is nothing."""
         found = self.listed.get(name) or self.unlisted.get(name)
         if found is not None:
             return found
-        if self.by_id and (match := _ID.fullmatch(name)):
-            matches = {known for known in self.listed if known.startswith(match["hex"])}
-            return self.listed[matches.pop()] if len(matches) == 1 else None
+        if self.ids and (match := _ID.fullmatch(name)):
+            at = bisect.bisect_left(self.ids, match["hex"])
+            matches = [known for known in self.ids[at : at + 2] if known.startswith(match["hex"])]
+            if len(matches) != 1:
+                return None
+            return self.listed[matches[0]] if match["hex"] == matches[0] else Symlink(matches[0], name=matches[0][:-1])
         for separator in (b"@", b":"):  # name@sha256:… first: the digest's own colon is no tag
             repository, found_separator, rest = name.partition(separator)
             inner = self.listed.get(repository)
@@ -127,14 +140,15 @@ def namespace(images: Iterable[Image]) -> Directory:
             path = tag_path(digest)
             _put(root, path, ImageRoot(image), listed=digest.name not in tagged)
             _put_documents(meta, path, image)
-    by_id = Directory(
-        listed={image.id.hex.encode(): ImageRoot(image) for image in sorted(images, key=lambda image: image.id)},
-        by_id=True,
-    )
-    diff_ids = {diff_id for image in images for diff_id in image.diff_ids}
-    layers = Directory(listed={diff_id.hex.encode(): LayerRoot(diff_id) for diff_id in sorted(diff_ids)}, by_id=True)
+    by_id = _by_id((image.id, ImageRoot(image)) for image in images)
+    layers = _by_id((diff_id, LayerRoot(diff_id)) for image in images for diff_id in image.diff_ids)
     control = Directory(listed={b"images": by_id, b"layers": layers, b"meta": meta.frozen()})
     return Directory(listed=root.frozen().listed, unlisted={CONTROL: control})
+
+
+def _by_id(leaves: Iterable[tuple[Digest, Leaf]]) -> Directory:
+    listed = dict(sorted((digest.hex.encode(), leaf) for digest, leaf in dict(leaves).items()))
+    return Directory(listed=listed, ids=tuple(listed))
 
 
 def _put_documents(meta: _Growing, path: bytes, image: Image) -> None:

@@ -47,6 +47,10 @@ class Slots:
             self.add(line)
         self._note = note
 
+    def __len__(self) -> int:
+        """Return how many numbers were given."""
+        return len(self._paths) + len(self._slots) - 1
+
     def add(self, line: str) -> None:
         """Give the number that *line* of a journal says, if it is not known yet.  Lines must come in order."""
         self._replay(json.loads(line))

@@ -144,6 +144,25 @@ def test_names_follow_the_store(store: Store) -> None:
     view.close()
 
 
+def test_looking_up_abbreviations_does_not_take_memory(store: Store) -> None:
+    images = [add_image(store, [layer(file("x", bytes([number])))], f"many:{number}") for number in range(20)]
+    view = other(store)
+    folders = {name: walk(view, f".imagefs/{name}") for name in ("images", "layers")}
+    wholes = [("images", image.id.hex) for image in images] + [("layers", image.diff_ids[0].hex) for image in images]
+
+    def look_up_all() -> None:
+        for folder, whole in wholes:
+            for length in range(12, len(whole)):
+                for prefix in ("", "sha256:"):
+                    node = view.lookup(folders[folder], f"{prefix}{whole[:length]}".encode())
+                    assert view.readlink(node) == whole.encode()
+
+    before = len(view._slots)
+    look_up_all()
+    assert len(view._slots) <= before + len(wholes)
+    view.close()
+
+
 def test_numbers_are_unique_but_for_hard_links_and_equal_for_two_tags_of_one_image(store: Store) -> None:
     add_image(store, [BASE, TOP], "one:1", "one:again")
     add_image(store, [BASE], "two:1")

@@ -1,5 +1,7 @@
 """Names of images as directories: familiar names, digests, symlinks, and the one collision there is."""
 
+from dataclasses import replace
+
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.reference import Reference
 from imagefs.store.catalog import Image
@@ -93,10 +95,34 @@ def test_the_control_directory_resolves_but_is_not_listed() -> None:
     one = image(1, "foo:bar")
     root = namespace([one])
     assert listed(root) == ["foo"]
-    for name in (one.id.hex, f"sha256:{one.id.hex}", one.id.hex[:12]):
+    for name in (one.id.hex, f"sha256:{one.id.hex}"):
         assert at(root, f".imagefs/images/{name}") == ImageRoot(one)
     assert at(root, f".imagefs/images/{one.id.hex[:5]}") is None
     assert at(root, ".imagefs/else") is None
+
+
+def test_all_abbreviations_of_an_id_are_one_symlink_to_it() -> None:
+    one, two = image(1, "foo:bar"), image(2)
+    root = namespace([one, two])
+    for which in (one, two):
+        whole = which.id.hex
+        for prefix in ("", "sha256:"):
+            found = {at(root, f".imagefs/images/{prefix}{whole[:length]}") for length in range(12, len(whole))}
+            (symlink,) = found
+            assert isinstance(symlink, Symlink)
+            assert symlink.target == whole.encode()
+            assert symlink.name is not None
+            assert at(root, f".imagefs/images/{symlink.name.decode()}") == symlink
+
+
+def test_an_abbreviation_of_two_ids_is_nothing() -> None:
+    ids = [Digest("sha256", "a" * 20 + tail * 44) for tail in "bcd"]
+    root = namespace([replace(image(number), id=id_) for number, id_ in enumerate(ids)])
+    assert at(root, ".imagefs/images/" + "a" * 20) is None
+    for id_ in ids:
+        found = at(root, f".imagefs/images/{id_.hex[:21]}")
+        assert isinstance(found, Symlink)
+        assert found.target == id_.hex.encode()
 
 
 def test_an_image_without_names_is_reachable_by_id_only() -> None:
