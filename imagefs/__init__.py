@@ -50,8 +50,11 @@ Decisions worth knowing before changing anything:
   made different, which image at which path and which inode of its tree.  It means the same content for ever, so the
   kernel may believe for ever what it is told inside an image; only names of images change.  Files of a shared layer
   are one node, with one page cache, in all images.
-* An inode number is 64 bits of a digest of what the thing is, so equal things have equal numbers everywhere.  Who must
-  not be deceived, as `compare`, goes by whole digests, which trees hold of each directory with all that is in it.
+* An inode number is 64 bits of a digest of what the thing is, keyed with a secret of the store: equal things of one
+  store have equal numbers, and makers of images cannot compute numbers in order to make them collide.  `compare` uses
+  whole, unkeyed digests; the tree stores one per directory, covering its whole subtree.
+* Indexes and trees name the layers, and trees the key, that they were made with.  Any other is made again, and a
+  layer's tar is compared with its diff_id before anything is made from it.
 * Whoever serves may die at any moment.  What its successor must know is with the holder before the kernel hears of it:
   slots given, files kept open.  What can be asked of the kernel instead is not remembered at all.
 * Errors are one tree (`errors`), which knows errno and exit status; one function turns them into each.

@@ -314,46 +314,41 @@ class BlobNotFound(StoreError):
 
 
 class LayerDamaged(StoreError):
-    """A stored layer's tar ends before *offset*, up to which its index promises data."""
+    """The stored tar of layer *diff_id* is not what was stored, because of *reason*."""
 
-    def __init__(self, diff_id: str, offset: int) -> None:
-        super().__init__(diff_id, offset)
+    def __init__(self, diff_id: str, reason: str) -> None:
+        super().__init__(diff_id, reason)
         self.diff_id = diff_id
-        self.offset = offset
-
-    def __str__(self) -> str:
-        return (
-            f"layer {self.diff_id} is damaged: its tar ends before offset {self.offset};"
-            " mend it with imagefs verify --repair"
-        )
-
-
-class FileDamaged(StoreError):
-    """The content of the file *path* in the tar of layer *diff_id* is not what was stored."""
-
-    def __init__(self, diff_id: str, path: bytes) -> None:
-        super().__init__(diff_id, path)
-        self.diff_id = diff_id
-        self.path = path
-
-    def __str__(self) -> str:
-        return (
-            f"layer {self.diff_id} is damaged: the content of /{printable(self.path)} is not what was stored;"
-            " mend it with imagefs verify --repair"
-        )
-
-
-class DerivedDamaged(StoreError):
-    """What was derived from layers cannot be read, because of *reason*.  Abstract: raise a leaf."""
-
-    kind: str
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"damaged {self.kind}: {self.reason}; it is made again from the layers when next needed"
+        return f"layer {self.diff_id} is damaged: {self.reason}; mend it with imagefs verify --repair"
+
+
+class FileDamaged(LayerDamaged):
+    """The content of the file *path* in the tar of layer *diff_id* is not what was stored."""
+
+    def __init__(self, diff_id: str, path: bytes) -> None:
+        super().__init__(diff_id, f"the content of /{printable(path)} is not what was stored")
+        self.path = path
+
+
+class DerivedDamaged(StoreError):
+    """What was derived from layers cannot be read, because of *reason*.  Abstract: raise a leaf.
+
+    It *is_outdated* where another version of imagefs made it.
+    """
+
+    kind: str
+
+    def __init__(self, reason: str, *, is_outdated: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_outdated = is_outdated
+
+    def __str__(self) -> str:
+        state = "outdated" if self.is_outdated else "damaged"
+        return f"{state} {self.kind}: {self.reason}; it is made again from the layers when next needed"
 
 
 class LayerIndexDamaged(DerivedDamaged):

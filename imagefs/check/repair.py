@@ -5,12 +5,10 @@ Receives findings; hands on those that are mended, and what must come from outsi
 
 from imagefs.check.verify import Finding
 from imagefs.layer.index import encode
-from imagefs.layer.tar import Scanner
+from imagefs.layer.indexed import scanned_changeset
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.stored import Stack
 from imagefs.store.store import Store
-
-_CHUNK_BYTES = 1024 * 1024
 
 
 def rebuild(store: Store, finding: Finding) -> bool:
@@ -22,11 +20,7 @@ def rebuild(store: Store, finding: Finding) -> bool:
     """
     if finding.kind == "index":
         diff_id = DiffId(Digest.parse(finding.name))
-        scanner = Scanner()
-        with store.layer_path(diff_id).open("rb") as tar:
-            while chunk := tar.read(_CHUNK_BYTES):
-                scanner.feed(chunk)
-        store.replace_layer_index(diff_id, encode(scanner.finish()))
+        store.replace_layer_index(diff_id, encode(scanned_changeset(store, diff_id), diff_id))
         return True
     if finding.kind == "tree":
         for image in store.images():

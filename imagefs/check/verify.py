@@ -7,20 +7,29 @@ of the largest image's union; time that of reading all layers once.
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from imagefs.errors import BlobNotFound, ContentError, ImagefsError, InvalidLayer, describe
-from imagefs.layer.index import encode
-from imagefs.layer.tar import Scanner
+from imagefs.errors import (
+    BlobNotFound,
+    ContentError,
+    ImagefsError,
+    InvalidLayer,
+    LayerDamaged,
+    LayerIndexDamaged,
+    TreeDamaged,
+    describe,
+)
+from imagefs.layer.index import decode, encode
+from imagefs.layer.indexed import scanned_changeset
 from imagefs.oci.config import parse_config
 from imagefs.oci.digest import DiffId, Digest
+from imagefs.overlay.attributes import Attributes
 from imagefs.overlay.stored import Stack
+from imagefs.overlay.tree_file import ROOT_INDEX, Row, TreeFile
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store, needs
-
-_CHUNK_BYTES = 1024 * 1024
 
 State = Literal["damaged", "missing", "surplus"]
 Kind = Literal["catalog", "document", "layer", "index", "tree", "content", "file"]
@@ -111,52 +120,91 @@ def _row(image: Image, config: bytes) -> Iterator[Finding]:
 
 
 def _layer(store: Store, diff_id: DiffId, images: tuple[Digest, ...]) -> Iterator[Finding]:
-    """Look at a layer's tar and, in the same pass, make its index anew."""
-    hasher = diff_id.hasher()
-    scanner = Scanner()
-    broken: InvalidLayer | None = None
+    """Compare a layer's tar with its digest and, from the same pass, its index with what the tar gives.
+
+    An index of an older version is made again at its first use; it is not damaged.
+    """
     try:
-        with store.layer_path(diff_id).open("rb") as tar:
-            while chunk := tar.read(_CHUNK_BYTES):
-                hasher.update(chunk)
-                if broken is None:
-                    try:
-                        scanner.feed(chunk)
-                    except InvalidLayer as error:
-                        broken = error
-    except FileNotFoundError:
+        changeset = scanned_changeset(store, diff_id)
+    except BlobNotFound:
         yield Finding("missing", "layer", str(diff_id), "it is not there", images)
         return
-    except OSError as error:
-        yield Finding("damaged", "layer", str(diff_id), describe(error), images)
+    except LayerDamaged as error:
+        yield Finding("damaged", "layer", str(diff_id), error.reason, images)
         return
-    if hasher.hexdigest() != diff_id.hex:
-        why = f"its content has {diff_id.algorithm}:{hasher.hexdigest()}"
-        yield Finding("damaged", "layer", str(diff_id), why, images)
+    except (InvalidLayer, OSError) as error:
+        yield Finding("damaged", "layer", str(diff_id), describe(error), images)
         return
     index = store.layer_index(diff_id)
     if not index:
         yield Finding("missing", "index", str(diff_id), "it is not there", images)
-    elif index != encode(scanner.finish()):
-        yield Finding("damaged", "index", str(diff_id), "it is not what its layer gives", images)
+    elif index != encode(changeset, diff_id):
+        try:
+            decode(index, diff_id)
+            why = "it is not what its layer gives"
+        except LayerIndexDamaged as error:
+            if error.is_outdated:
+                return
+            why = error.reason
+        yield Finding("damaged", "index", str(diff_id), why, images)
 
 
 def _tree(store: Store, stack: Stack, image: Digest) -> Iterator[Finding]:
+    """Compare a tree with what its layers give.  One of an older version is not damaged, as `_layer` has it."""
     path = stack.path(store)
     name = path.stem
     try:
         with path.open("rb") as file:
-            for piece in stack.computed(store, mend=False):
-                if file.read(len(piece)) != piece:
-                    yield Finding("damaged", "tree", name, "it is not what its layers give", (image,))
-                    return
-            if file.read(1):
-                yield Finding("damaged", "tree", name, "it is longer than what its layers give", (image,))
+            stored = file.read()
+        reader = _reader(store, stack, stored)
+        computed = b"".join(stack.computed(store, mend=False))
+        # Without the store's secret, this process cannot compute the inode numbers.
+        is_equal = (
+            stored == computed if store.secret().is_stored else _are_alike(reader, _reader(store, stack, computed))
+        )
+        if not is_equal:
+            yield Finding("damaged", "tree", name, "it is not what its layers give", (image,))
     except FileNotFoundError:
         if not stack.alone:
             yield Finding("missing", "tree", name, "it is not there", (image,))
+    except TreeDamaged as error:
+        if not error.is_outdated:
+            yield Finding("damaged", "tree", name, error.reason, (image,))
     except (ImagefsError, OSError) as error:
         yield Finding("damaged", "tree", name, describe(error), (image,))
+
+
+def _reader(store: Store, stack: Stack, raw: bytes) -> TreeFile:
+    return stack.reader(store, lambda size, offset: raw[offset : offset + size], len(raw))
+
+
+def _are_alike(one: TreeFile, other: TreeFile) -> bool:
+    """Return whether two trees differ in nothing but inode numbers.
+
+    Raises: TreeDamaged.
+    """
+
+    def records(tree: TreeFile, row: Row, index: int) -> list[tuple[bytes, tuple[int, int], Attributes]]:
+        if not row.records:
+            return []
+        listing = tree.listing(index)
+        return [
+            (listing.name(number), listing.owner(number), replace(listing.attributes(number), ino=0))
+            for number in range(2, len(listing))
+        ]
+
+    def unnumbered(row: Row) -> Row:
+        return replace(row, attributes=replace(row.attributes, ino=0), listing_crc=0)
+
+    if one.rows != other.rows:
+        return False
+    for index in range(ROOT_INDEX, one.rows + 1):
+        row, other_row = one.row(index), other.row(index)
+        if unnumbered(row) != unnumbered(other_row):
+            return False
+        if records(one, row, index) != records(other, other_row, index):
+            return False
+    return True
 
 
 def _surplus(store: Store) -> Iterator[Finding]:

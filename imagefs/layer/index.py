@@ -1,12 +1,14 @@
 """A changeset's form on disk: the layer index.
 
 Receives changesets to keep and bytes to read back, all at once or an entry at a time; hands on the other of the two.
-The index is derived from the layer's tar and can be made again at any time, so an unknown version is simply damaged.
+The index is derived from the layer's tar and can be made again at any time, so an unknown version, or the index of
+another layer, is simply damaged.
 It must never know where the bytes are kept.
 
 The layout, all numbers little-endian and without padding:
 
-    header       magic, version, the numbers of entries, whiteouts and opaque directories, bytes of the heap; CRC-32
+    header       magic, version, size of a record, the numbers of entries, whiteouts and opaque directories, bytes of
+                 the heap, a digest of the diff_id; CRC-32
     records      one of fixed size for each entry, in the changeset's order
     markers      the path length of each whiteout, sorted by path, then of each opaque directory, sorted by path
     heap         for each entry its path, its target, its xattrs (both lengths, name, value) and its extents (logical
@@ -28,14 +30,16 @@ from zlib import crc32
 
 from imagefs.errors import LayerIndexDamaged
 from imagefs.layer.changeset import Changeset, Entry, link_counts
+from imagefs.oci.digest import DiffId
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
 ReadAt = Callable[[int, int], bytes]
 """(size, offset) → that many bytes from there, fewer at the end of the file."""
 
 _MAGIC = b"imagefsX"
-_HEADER = Struct("<8sIIQQQQ")  # magic, version, record size, entries, whiteouts, opaques, heap bytes
+_VERSION = Struct("<8sI")
+_HEADER = Struct("<8sIIQQQQ32s")  # magic, version, record size, entries, whiteouts, opaques, heap bytes, layer
 _CRC = Struct("<I")
 _RECORDS_AT = _HEADER.size + _CRC.size
 # mode, uid, gid, major, minor, links, mtime_ns, size, offset, place in the heap; lengths there of path, target, xattrs
@@ -52,11 +56,9 @@ _IS_HARDLINK = 1
 _HAS_SHA256 = 2
 _IS_SPARSE = 4
 
-_OTHER_KIND = f"expected a layer index of version {INDEX_VERSION}, found another kind of file"
 
-
-def encode(changeset: Changeset) -> bytes:
-    """Return *changeset* as bytes that `decode` reads back; equal changesets give equal bytes."""
+def encode(changeset: Changeset, diff_id: DiffId) -> bytes:
+    """Return *changeset*, of layer *diff_id*, as bytes that `decode` reads back; equal arguments give equal bytes."""
     records: list[bytes] = []
     heap: list[bytes] = []
     heap_at = 0
@@ -96,18 +98,25 @@ def encode(changeset: Changeset) -> bytes:
     markers = [_MARKER.pack(len(path)) for path in (*whiteouts, *opaques)]
     heap_bytes = b"".join((*heap, *whiteouts, *opaques))
     header = _HEADER.pack(
-        _MAGIC, INDEX_VERSION, _RECORD.size, len(records), len(whiteouts), len(opaques), len(heap_bytes)
+        _MAGIC,
+        INDEX_VERSION,
+        _RECORD.size,
+        len(records),
+        len(whiteouts),
+        len(opaques),
+        len(heap_bytes),
+        _layer_digest(diff_id),
     )
     raw = b"".join((header, _CRC.pack(crc32(header)), *records, *markers, heap_bytes))
     return raw + hashlib.sha256(raw).digest()
 
 
-def decode(raw: bytes) -> Changeset:
-    """Return the changeset that `encode` made *raw* of.
+def decode(raw: bytes, diff_id: DiffId) -> Changeset:
+    """Return the changeset of layer *diff_id* that `encode` made *raw* of.
 
     Raises: LayerIndexDamaged, for any other bytes.
     """
-    entries, whiteouts, opaques, heap_bytes = _lengths(raw[:_RECORDS_AT])
+    entries, whiteouts, opaques, heap_bytes = _lengths(raw[:_RECORDS_AT], diff_id)
     view = memoryview(raw)
     if hashlib.sha256(view[:-_SEAL_BYTES]).digest() != raw[-_SEAL_BYTES:]:
         raise LayerIndexDamaged("its bytes are not those that were written")
@@ -128,16 +137,16 @@ def decode(raw: bytes) -> Changeset:
 
 
 class IndexFile:
-    """One layer's index, read an entry at a time through *read*.  Thread-safe if *read* is.
+    """The index of layer *diff_id*, read an entry at a time through *read*.  Thread-safe if *read* is.
 
     Raises: LayerIndexDamaged, as do its methods.
     """
 
     __slots__ = ("_block", "_heap_at", "_read", "count")
 
-    def __init__(self, read: ReadAt) -> None:
+    def __init__(self, read: ReadAt, diff_id: DiffId) -> None:
         self._read = read
-        self.count, whiteouts, opaques, _ = _lengths(read(_RECORDS_AT, 0))
+        self.count, whiteouts, opaques, _ = _lengths(read(_RECORDS_AT, 0), diff_id)
         self._heap_at = _RECORDS_AT + self.count * _RECORD.size + (whiteouts + opaques) * _MARKER.size
         self._block: tuple[int, bytes] = (-1, b"")
 
@@ -175,15 +184,24 @@ class IndexFile:
         return fields
 
 
-def _lengths(raw: bytes) -> tuple[int, int, int, int]:
+def _layer_digest(diff_id: DiffId) -> bytes:
+    return hashlib.sha256(str(diff_id).encode()).digest()
+
+
+def _lengths(raw: bytes, diff_id: DiffId) -> tuple[int, int, int, int]:
     """Return how many entries, whiteouts, opaque directories and heap bytes the header *raw* announces."""
+    magic, version = _VERSION.unpack_from(raw.ljust(_VERSION.size, b"\0"))
+    if magic == _MAGIC and version != INDEX_VERSION:
+        raise LayerIndexDamaged(f"it has version {version}, not {INDEX_VERSION}", is_outdated=True)
     if len(raw) < _RECORDS_AT:
         raise LayerIndexDamaged(f"expected at least {_RECORDS_AT} bytes, found {len(raw)}")
-    magic, version, record_size, entries, whiteouts, opaques, heap_bytes = _HEADER.unpack_from(raw)
-    if magic != _MAGIC or version != INDEX_VERSION or record_size != _RECORD.size:
-        raise LayerIndexDamaged(_OTHER_KIND)
+    _, _, record_size, entries, whiteouts, opaques, heap_bytes, layer = _HEADER.unpack_from(raw)
+    if magic != _MAGIC or record_size != _RECORD.size:
+        raise LayerIndexDamaged("it is another kind of file")
     if _CRC.unpack_from(raw, _HEADER.size)[0] != crc32(raw[: _HEADER.size]):
         raise LayerIndexDamaged("its header is not what was written")
+    if layer != _layer_digest(diff_id):
+        raise LayerIndexDamaged("it is the index of another layer")
     return entries, whiteouts, opaques, heap_bytes
 
 

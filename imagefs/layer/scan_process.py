@@ -21,6 +21,7 @@ from typing import Self
 from imagefs.errors import InvalidLayer
 from imagefs.layer.index import encode
 from imagefs.layer.tar import Scanner, scan
+from imagefs.oci.digest import DiffId, Digest
 
 _COUNT_BYTES = 8
 _CHUNK_BYTES = 256 * 1024
@@ -36,15 +37,17 @@ class ScanProcess:
     Raises: OSError, where no process can be started.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, diff_id: DiffId) -> None:
+        """Begin to scan the layer *diff_id* at *path*; whether it has that digest is not this module's concern."""
         self._path = path
+        self._diff_id = diff_id
         self._size = 0
         self._has_ended = False
         self._found: bytes | None = None
         root = str(Path(__file__).parents[2])
         self._process = subprocess.Popen(
             # Neither site nor environment: it needs nothing but this package, soon.
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, root, str(path)],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, root, str(path), str(diff_id)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -80,7 +83,9 @@ class ScanProcess:
         if not self._has_ended:
             self._told(0)
             self._found = self._answer()
-        return encode(scan(_pieces(self._path, iter([self._size])))) if self._found is None else self._found
+        if self._found is None:
+            return encode(scan(_pieces(self._path, iter([self._size]))), self._diff_id)
+        return self._found
 
     def _told(self, count: int) -> bool:
         """Tell the process and return True, False if it does not listen any more."""
@@ -121,7 +126,7 @@ def main() -> None:
     try:
         for piece in _pieces(Path(sys.argv[2]), counts):
             scanner.feed(piece)
-        answer = _FOUND + encode(scanner.finish())
+        answer = _FOUND + encode(scanner.finish(), DiffId(Digest.parse(sys.argv[3])))
     except InvalidLayer as error:
         entry = None if error.entry is None else error.entry.hex()
         answer = _REFUSED + json.dumps({"reason": error.reason, "entry": entry, "offset": error.offset}).encode()

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import select
 import signal
 import socket
@@ -27,6 +28,8 @@ from imagefs.errors import MountError, describe
 from imagefs.mount import device
 from imagefs.mount.protocol import Flag, Session
 from imagefs.oci.digest import DiffId, Digest
+from imagefs.store.secret import SECRET_BYTES, Secret
+from imagefs.store.store import Store
 from imagefs.view.filesystem import Shown
 
 STATE_FORMAT = 1
@@ -84,11 +87,23 @@ class State:
     starts: int = 0
     owes: bool = False
     """Whether a child died that may have read requests and not answered them."""
+    substitute: str = field(default_factory=lambda: secrets.token_hex(SECRET_BYTES), repr=False)
+    """Stands in for the store's secret where that cannot be read: inode numbers outlive the child."""
 
     @property
     def session(self) -> Session | None:
         """What INIT settled, if it did already."""
         return Session(self.settled[0], Flag(self.settled[1])) if self.settled is not None else None
+
+
+def opened_store(state: State) -> Store:
+    """Return the store of *state*, which the caller closes.
+
+    Raises: StoreUnusable.
+    """
+    store = Store.open(Path(state.store))
+    store.secret(substitute=Secret(bytes.fromhex(state.substitute), is_stored=False))
+    return store
 
 
 class Line:

@@ -10,12 +10,10 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 from imagefs.errors import ImagefsError
 from imagefs.mount import protocol
-from imagefs.mount.holder import State, shown_image
-from imagefs.store.store import Store
+from imagefs.mount.holder import State, opened_store, shown_image
 from imagefs.view.attributes import NodeId
 from imagefs.view.filesystem import Filesystem
 from imagefs.view.kept import KeptFiles
@@ -86,7 +84,7 @@ def push(state: State, asking: socket.socket) -> None:
     """
     asking.settimeout(_IDLE_S)
     slots = Slots(state.notes)
-    with Store.open(Path(state.store)) as store:
+    with opened_store(state) as store:
         filesystem = Filesystem(
             store, shown_image(state), slots=slots, files=KeptFiles(state.kept), verify=state.verify
         )

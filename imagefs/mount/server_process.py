@@ -6,16 +6,14 @@ holder wants it to stop, or it is killed.
 
 import os
 import socket
-from pathlib import Path
 
 from imagefs.mount import holder, protocol, serving
-from imagefs.mount.holder import Line, Programs, State, shown_image
+from imagefs.mount.holder import Line, Programs, State, opened_store, shown_image
 from imagefs.mount.kernel import Server
 from imagefs.mount.notices import Notices, tell
 from imagefs.mount.pushing import Pusher, push
 from imagefs.mount.upkeep import Upkeep
 from imagefs.mount.walks import Walks
-from imagefs.store.store import Store
 from imagefs.view.filesystem import Filesystem
 from imagefs.view.kept import KeptFiles
 from imagefs.view.presentation import Presentation
@@ -44,7 +42,7 @@ def run(state: State, line: Line, stop: int) -> int:
         pusher.note(journal_line)
 
     slots = Slots(state.notes, note)
-    with Store.open(Path(state.store)) as store:
+    with opened_store(state) as store:
         presentation = Presentation(**state.presentation)
         filesystem = Filesystem(
             store, shown_image(state), presentation=presentation, slots=slots, files=files, verify=state.verify

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from struct import Struct
 
 from imagefs.layer.changeset import Entry
-from imagefs.oci.digest import DiffId
+from imagefs.oci.digest import DiffId, Digest
 
 RESERVED_NUMBERS = 1 << 32
 """Inode numbers below this are for whoever shows several images in one file system."""
 
 DIGEST_BYTES = 32
+FINGERPRINT_BYTES = 16
 
 # mode, uid, gid, major, minor, mtime_ns, size, lengths of path, target and what follows
 _IDENTITY = Struct("<IIIIIqQIII")
@@ -80,32 +81,44 @@ def directory_digest(entry: Entry, path: bytes, children: Iterable[tuple[bytes, 
     return _digest(entry, path, hasher.digest())
 
 
-def inode_number(digest: bytes, attempt: int = 0) -> int:
-    """Return the inode number of what has *digest*: 64 bits of it, so equal things have equal numbers.
+class NumberKey:
+    """Inode numbers that only the owner of *secret* can compute: 64 bits of a keyed hash of a digest.
 
-    *attempt* counts up where a number is taken already.
+    So images cannot be made to have different things with one number, which `diff -r`, `cmp`, `cp -a` and `tar` would
+    take for one thing.  Equal things have equal numbers.  Thread-safe.
     """
-    text = digest
-    while True:
-        if attempt:
-            text = hashlib.blake2b(digest + attempt.to_bytes(4, "little"), digest_size=8).digest()
-        number = int.from_bytes(text[:8], "little")
-        if number >= RESERVED_NUMBERS:
-            return number
-        attempt += 1
 
+    __slots__ = ("_hash", "fingerprint")
 
-def root_number(digest: bytes, path: bytes) -> int:
-    """Return the inode number of the root, with *digest*, of a tree that is shown at *path* among others.
+    def __init__(self, secret: bytes) -> None:
+        self._hash = hashlib.blake2b(key=secret, digest_size=8, person=b"inode number")
+        self.fingerprint = hashlib.blake2b(key=secret, digest_size=FINGERPRINT_BYTES, person=b"number key").digest()
+        """Tells keys apart, and says nothing about them."""
 
-    Tools take directories of one number that they are told to look at for one directory: du would leave the second of
-    two tags out, and cp refuse it.  Inside, no two tags are looked at in one go.
-    """
-    return inode_number(hashlib.blake2b(path + b"\0" + digest, digest_size=DIGEST_BYTES).digest())
+    def number(self, digest: bytes, attempt: int = 0) -> int:
+        """Return the inode number of what has *digest*; *attempt* counts up where a number is taken already."""
+        hasher = self._hash.copy()
+        hasher.update(digest if attempt == 0 else digest + attempt.to_bytes(4, "little"))
+        number = int.from_bytes(hasher.digest(), "little")
+        return number if number >= RESERVED_NUMBERS else self.number(digest, attempt + 1)
+
+    def root_number(self, digest: bytes, path: bytes) -> int:
+        """Return the inode number of the root, with *digest*, of a tree that is shown at *path* among others.
+
+        Tools take two arguments of one number for one directory: du would leave the second of two tags out, and cp
+        refuse it.  Inside a tag, no tool compares two roots.
+        """
+        return self.number(hashlib.blake2b(path + b"\0" + digest, digest_size=DIGEST_BYTES).digest())
+
+    def document_number(self, digest: Digest) -> int:
+        """Return the inode number of the manifest or config *digest*."""
+        return self.number(hashlib.blake2b(str(digest).encode(), digest_size=DIGEST_BYTES, person=b"document").digest())
 
 
 def _digest(entry: Entry, path: bytes, content: bytes) -> bytes:
-    xattrs = b"".join(b"%d,%d,%b%b" % (len(name), len(value), name, value) for name, value in entry.xattrs)
+    xattrs = b""
+    if entry.xattrs:  # nearly always none
+        xattrs = b"".join(b"%d,%d,%b%b" % (len(name), len(value), name, value) for name, value in entry.xattrs)
     said = _IDENTITY.pack(
         entry.mode,
         entry.uid,

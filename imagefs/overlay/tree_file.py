@@ -17,15 +17,19 @@ The layout, all numbers little-endian:
     table        for each inode of the tree's own: attributes, the layer and entry behind it, the directory it is in,
                  where its listing is, how long it is and of how many records, CRC-32 of the listing, digest of the
                  directory with all that is in it, CRC-32 of this row
-    trailer      magic, version of this layout, of the indexes and of the rules of the union, number of layers, of
-                 inodes, of rows; where the table is; CRC-32
+    trailer      number of inodes and of rows; where the table is; a digest of the name of the stack; the fingerprint of
+                 the key of all inode numbers; version of this layout and of the rules of the union, version of the
+                 indexes, magic, CRC-32 of the trailer
 
 Each piece that is read alone is checked alone: opening takes one read, whatever the size, and nothing that was not
-written is ever served.  It is read with pread and not mapped: a listing must be copied anyway to put node ids into it,
-and a mapped file that somebody cuts would kill the process instead of failing a read.
+written is ever served.  A tree of another stack, or with numbers of another store's key, counts as damaged.  It is read
+with pread and not mapped: a listing must be copied anyway to put node ids into it, and a mapped file that somebody cuts
+would kill the process instead of failing a read.
 """
 
+import hashlib
 import stat
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
@@ -37,21 +41,26 @@ from imagefs.layer.index import INDEX_VERSION, ReadAt
 from imagefs.oci.digest import DiffId
 from imagefs.overlay.attributes import (
     DIGEST_BYTES,
+    FINGERPRINT_BYTES,
     Attributes,
+    NumberKey,
     attributes,
     directory_digest,
-    inode_number,
     leaf_digest,
 )
 from imagefs.overlay.record import ATTRIBUTES, Listing, packed, packed_listing, record, unattributed, unpacked
 from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
 
-TREE_VERSION = 3
+TREE_VERSION = 4
 """To be counted up when this layout changes, and when `resolve` decides anything differently."""
 ROOT_INDEX = 1
 
 _MAGIC = b"imagefsT"
-_TRAILER = Struct("<8sIIIQQQI")
+_STACK_BYTES = 32
+_TRAILER = Struct(f"<QQQ{_STACK_BYTES}s{FINGERPRINT_BYTES}sII8sI")
+_VERSIONS_AT = -20
+_OLD_MAGIC = slice(-48, -40)
+"""Where trees of versions up to 3 have their magic."""
 _ROW = Struct(f"<IIIQQII{DIGEST_BYTES}sI")
 _ROW_BYTES = ATTRIBUTES.size + _ROW.size
 _NO_LAYER = 0xFFFFFFFF
@@ -79,12 +88,15 @@ class Row:
     digest: bytes
 
 
-def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId]) -> Iterator[bytes]:
+def encode(
+    tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId], *, stack: str, key: NumberKey
+) -> Iterator[bytes]:
     """Yield the bytes of the file of *tree*, the union of *changesets*, whose layers are called *diff_ids*.
 
-    Equal trees of equal layers give equal bytes.
+    *stack* names the file; only a reader that expects this name accepts it.  *key* makes the inode numbers.  Equal
+    arguments give equal bytes.
     """
-    numbered = _Numbered(tree, changesets, diff_ids)
+    numbered = _Numbered(tree, changesets, diff_ids, key)
     rows: list[bytes] = []
     at = 0
     for number, parent in numbered.own:
@@ -111,8 +123,28 @@ def encode(tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffI
             at += len(listing) + len(padding)
             yield listing + padding
     yield from rows
-    trailer = _TRAILER.pack(_MAGIC, TREE_VERSION, INDEX_VERSION, len(diff_ids), len(tree), len(rows), at, 0)
+    trailer = _TRAILER.pack(
+        len(tree), len(rows), at, _stack_digest(stack), key.fingerprint, TREE_VERSION, INDEX_VERSION, _MAGIC, 0
+    )
     yield trailer[:-4] + crc32(trailer[:-4]).to_bytes(4, "little")
+
+
+def _stack_digest(stack: str) -> bytes:
+    return hashlib.blake2b(stack.encode(), digest_size=_STACK_BYTES).digest()
+
+
+def _check_version(raw: bytes) -> None:
+    if raw[_OLD_MAGIC] == _MAGIC:
+        raise TreeDamaged("it has version 3 or less", is_outdated=True)
+    if len(raw) < _TRAILER.size:
+        raise TreeDamaged(f"expected at least {_TRAILER.size} bytes, found {len(raw)}")
+    version, index_version, magic = struct.unpack_from("<II8s", raw, len(raw) + _VERSIONS_AT)
+    if magic != _MAGIC:
+        raise TreeDamaged("it does not end as it was written")
+    if (version, index_version) != (TREE_VERSION, INDEX_VERSION):
+        raise TreeDamaged(
+            f"it has version {version}.{index_version}, not {TREE_VERSION}.{INDEX_VERSION}", is_outdated=True
+        )
 
 
 def climbs(target: bytes) -> bool:
@@ -123,8 +155,9 @@ def climbs(target: bytes) -> bool:
 class _Numbered:
     """The inodes of a tree with their lasting numbers, owners and indexes."""
 
-    def __init__(self, tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId]) -> None:
+    def __init__(self, tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId], key: NumberKey) -> None:
         self._tree = tree
+        self._key = key
         self._parents = {ROOT_INODE: ROOT_INODE}
         self._nodes: dict[int, int] = {}
         self._climbing: dict[tuple[int, bytes], int] = {}
@@ -168,7 +201,7 @@ class _Numbered:
     def _number(self, number: InodeNumber) -> int:
         """Give inode *number* its lasting number, and return how often that had to be another than the first."""
         attempt = 0
-        while (ino := inode_number(self._digests[number], attempt)) in self._taken:
+        while (ino := self._key.number(self._digests[number], attempt)) in self._taken:
             attempt += 1
         self._taken.add(ino)
         self._inos[number] = ino
@@ -209,23 +242,26 @@ class _Numbered:
 
 
 class TreeFile:
-    """One tree, read through *read* from a file of *size* bytes.  Thread-safe if *read* is.
+    """The tree of *stack*, read through *read* from a file of *size* bytes.  Thread-safe if *read* is.
+
+    Its numbers must be of *key*; None accepts those of any.
 
     Raises: TreeDamaged, as do its methods.
     """
 
-    __slots__ = ("_read", "_rows_at", "inodes", "layers", "rows")
+    __slots__ = ("_read", "_rows_at", "inodes", "rows")
 
-    def __init__(self, read: ReadAt, size: int) -> None:
+    def __init__(self, read: ReadAt, size: int, *, stack: str, key: NumberKey | None) -> None:
         self._read = read
         raw = read(_TRAILER.size, max(0, size - _TRAILER.size))
-        if len(raw) < _TRAILER.size:
-            raise TreeDamaged(f"expected at least {_TRAILER.size} bytes, found {len(raw)}")
-        magic, version, index_version, self.layers, self.inodes, self.rows, self._rows_at, crc = _TRAILER.unpack(raw)
-        if magic != _MAGIC or crc32(raw[:-4]) != crc:
-            raise TreeDamaged("it does not end as it was written")
-        if (version, index_version) != (TREE_VERSION, INDEX_VERSION):
-            raise TreeDamaged(f"it has version {version}.{index_version}, not {TREE_VERSION}.{INDEX_VERSION}")
+        _check_version(raw)
+        self.inodes, self.rows, self._rows_at, name, fingerprint, *_, crc = _TRAILER.unpack(raw)
+        if crc32(raw[:-4]) != crc:
+            raise TreeDamaged("its trailer is not what was written")
+        if name != _stack_digest(stack):
+            raise TreeDamaged("it is the tree of other layers")
+        if key is not None and fingerprint != key.fingerprint:
+            raise TreeDamaged("its inode numbers are those of another store")
         if self._rows_at + self.rows * _ROW_BYTES + _TRAILER.size != size:
             raise TreeDamaged(f"its parts do not add up to its {size} bytes")
 

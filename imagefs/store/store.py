@@ -11,12 +11,13 @@ vanish.  Locks are flocks: a dead process holds none.
 
 import contextlib
 import fcntl
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from imagefs.errors import StoreUnusable
+from imagefs.errors import StoreUnusable, describe
 from imagefs.oci.config import parse_config
 from imagefs.oci.digest import ChainId, DiffId, Digest, chain_id
 from imagefs.oci.manifest import Manifest
@@ -26,6 +27,9 @@ from imagefs.store.catalog import Catalog, Image
 from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, locked_temporary
 from imagefs.store.naming import find_image
 from imagefs.store.partial import KEPT_S, Partial, Partials
+from imagefs.store.secret import Secret, make_secret, read_secret
+
+_log = logging.getLogger(__name__)
 
 
 def needs(image: Image) -> set[Digest]:
@@ -62,6 +66,7 @@ class Store:
         self._catalog = catalog
         self._content = Content(path)
         self._partials = Partials(path / "partial")
+        self._secret: Secret | None = None
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -142,6 +147,28 @@ class Store:
         Raises: BlobNotFound.
         """
         return self._content.blob(digest)
+
+    def secret(self, *, substitute: Secret | None = None) -> Secret:
+        """Return the secret of this store, made at the first call ever; always the same for one `Store`.
+
+        A process that can neither read nor make it gets *substitute* (by default random bytes) instead.
+        """
+        if self._secret is None:
+            self._secret = self._own_secret() or substitute or Secret.of_process()
+        return self._secret
+
+    def _own_secret(self) -> Secret | None:
+        path = self.path / "secret"
+        try:
+            secret = read_secret(path)
+            if secret is None and not self.read_only:
+                secret = make_secret(path, ingest_folder=self._content.ingest_folder)
+        except PermissionError:
+            return None  # a reader of a store of another user
+        except OSError as error:
+            _log.warning("%s: %s", path, describe(error))
+            return None
+        return secret
 
     # ---- writing ----
 

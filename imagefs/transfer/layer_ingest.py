@@ -45,7 +45,7 @@ def ingest_layer(
     arriving = _counted(chunks, advance)
     hasher = diff_id.hasher()
     decompress = decompressor()
-    with store.new_layer() as layer, _scanning(layer, elsewhere=is_big) as scan:
+    with store.new_layer() as layer, _scanning(layer, diff_id, elsewhere=is_big) as scan:
 
         def keep(piece: bytes) -> None:
             hasher.update(piece)
@@ -91,8 +91,9 @@ class _Scan(Protocol):
 class _Here:
     """The scan in a thread of this process."""
 
-    def __init__(self, scanner: Scanner, scanning: Behind) -> None:
+    def __init__(self, scanner: Scanner, scanning: Behind, diff_id: DiffId) -> None:
         self._scanner = scanner
+        self._diff_id = diff_id
         self._scanning = scanning
         self.made = scanning.put
 
@@ -101,7 +102,7 @@ class _Here:
 
     def finish(self) -> bytes:
         self._scanning.finish()
-        return encode(self._scanner.finish())
+        return encode(self._scanner.finish(), self._diff_id)
 
 
 class _Elsewhere:
@@ -119,18 +120,18 @@ class _Elsewhere:
 
 
 @contextlib.contextmanager
-def _scanning(layer: LayerIngest, *, elsewhere: bool) -> Iterator[_Scan]:
+def _scanning(layer: LayerIngest, diff_id: DiffId, *, elsewhere: bool) -> Iterator[_Scan]:
     process = None
     if elsewhere:
         with contextlib.suppress(OSError):  # too many processes, or none allowed
-            process = ScanProcess(layer.path)
+            process = ScanProcess(layer.path, diff_id)
     if process is not None:
         with process:
             yield _Elsewhere(process)
     else:
         scanner = Scanner()
         with Behind(scanner.feed) as scanning:
-            yield _Here(scanner, scanning)
+            yield _Here(scanner, scanning, diff_id)
 
 
 def _counted(chunks: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:

@@ -17,9 +17,9 @@ from typing import TypeVar
 from imagefs.errors import BlobNotFound, LayerIndexDamaged
 from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId, Digest
-from imagefs.overlay.attributes import RESERVED_NUMBERS, Attributes, attributes, inode_number, leaf_digest, root_number
+from imagefs.overlay.attributes import Attributes, attributes, leaf_digest
 from imagefs.overlay.record import Listing
-from imagefs.overlay.stored import Stack
+from imagefs.overlay.stored import Stack, number_key
 from imagefs.overlay.tree_file import ROOT_INDEX, Row, TreeFile, climbs
 from imagefs.store.store import Store
 from imagefs.view import provenance
@@ -68,6 +68,7 @@ class Inside:
         self._slots = slots
         self._lock = lock
         self._files = files
+        self._key = number_key(store)
         self._images = OpenedImages(store, files, verify=verify)
         self._presentation = presentation
         self._listings: OrderedDict[NodeId, Listing] = OrderedDict()
@@ -104,14 +105,16 @@ class Inside:
             row = self._row(slot, index)
             shown = row.attributes
             if index == ROOT_INDEX:
-                shown = replace(shown, ino=root_number(row.digest, found.path))
+                shown = replace(shown, ino=self._key.root_number(row.digest, found.path))
             if self._presentation.rewrites_symlinks and stat.S_ISLNK(shown.mode) and row.parent:
                 shown = replace(shown, size=len(self._rewritten(found, row)))
         elif isinstance(found, Document):
             shown = self._document_attributes(found)
         else:
             entry, links = self._entry(found, index)
-            shown = attributes(entry, ino=inode_number(leaf_digest(entry, layer=found, position=index)), nlink=links)
+            shown = attributes(
+                entry, ino=self._key.number(leaf_digest(entry, layer=found, position=index)), nlink=links
+            )
         return self._presentation.apply(shown)
 
     def listed_number(self, node: NodeId) -> int:
@@ -119,10 +122,10 @@ class Inside:
         slot, index = _split(node)
         found = self._slots.what(slot)
         if isinstance(found, Document):
-            return _document_number(found)
+            return self._key.document_number(found.digest)
         if not isinstance(found, Binding) or not self._images.has_tree(found.stack):
             return node
-        return root_number(self._row(slot, index).digest, found.path)
+        return self._key.root_number(self._row(slot, index).digest, found.path)
 
     def listing(self, node: NodeId) -> Listing:
         """Return the records of directory *node*.
@@ -145,7 +148,7 @@ class Inside:
         with self._lock:
             owners = [slot, *(self._slots.layer(diff_id) for diff_id in binding.stack.diff_ids)]
         if index == ROOT_INDEX:
-            listing.set_ino(0, root_number(self._row(slot, index).digest, binding.path))
+            listing.set_ino(0, self._key.root_number(self._row(slot, index).digest, binding.path))
         listing.bind(owners, None if self._presentation.changes_nothing else self._presentation.apply)
         if self._presentation.rewrites_symlinks:
             self._resize_symlinks(binding, slot, listing)
@@ -342,7 +345,7 @@ class Inside:
     def _document_attributes(self, document: Document) -> Attributes:
         size = self._of(document, lambda: self._images.document(document.digest)).size
         blocks = -(-size // 512)
-        number = _document_number(document)
+        number = self._key.document_number(document.digest)
         return Attributes(number, stat.S_IFREG | 0o444, 1, 0, 0, size, blocks, document.mtime_ns, 0)
 
     def _of(self, wanted: Owner, ask: Callable[[], _Answer]) -> _Answer:
@@ -373,9 +376,3 @@ def _way(tree: TreeFile, row: Row) -> list[int]:
     while way[-1] != ROOT_INDEX:
         way.append(tree.row(way[-1]).parent)
     return way[::-1]
-
-
-def _document_number(document: Document) -> int:
-    """Return the inode number of *document*: a part of its digest, as equal things have equal numbers."""
-    number = int(document.digest.hex[:16], 16)
-    return number if number >= RESERVED_NUMBERS else number + RESERVED_NUMBERS

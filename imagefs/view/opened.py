@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from imagefs.errors import (
     BlobNotFound,
+    DerivedDamaged,
     DigestMismatch,
     FileDamaged,
     LayerDamaged,
@@ -108,7 +109,7 @@ class OpenFile:
 
     def damaged(self, position: int) -> LayerDamaged:
         """Return the error that says that there is nothing at *position* of the layer's tar."""
-        return LayerDamaged(str(self._diff_id), position)
+        return LayerDamaged(str(self._diff_id), f"its tar ends before offset {position}")
 
     def close(self) -> None:
         """Nothing to do: what is read is kept open for others, or closed with the last of them."""
@@ -160,7 +161,7 @@ class OpenedImages:
         except FileNotFoundError:
             pass
         except TreeDamaged as error:
-            _log.warning("%s: %s", path, describe(error))
+            _log_damage(path, error)
         with self._lock:
             file = self._tree_again(path, stack)
             file.reader = self._entered(file, stack)
@@ -175,9 +176,7 @@ class OpenedImages:
             self._files.put(self.tree_path(stack), b"".join(stack.computed(self._store)))
 
     def _entered(self, file: KeptFile, stack: Stack) -> TreeFile:
-        tree = TreeFile(file.read, file.size())
-        if tree.layers != len(stack.diff_ids):
-            raise TreeDamaged(f"it is of {tree.layers} layers, not of {len(stack.diff_ids)}")
+        tree = stack.reader(self._store, file.read, file.size())
         for diff_id in stack.diff_ids:
             for path in self.layer_paths(diff_id):
                 with contextlib.suppress(FileNotFoundError):  # told to who reads from it
@@ -203,18 +202,18 @@ class OpenedImages:
         try:
             file = self._files.get(path)
             if file.reader is None:
-                file.reader = IndexFile(file.read)
+                file.reader = IndexFile(file.read, diff_id)
             return ask(file.reader)
         except FileNotFoundError:
             pass
         except LayerIndexDamaged as error:
-            _log.warning("%s: %s", path, describe(error))
+            _log_damage(path, error)
         with self._lock:
             self._files.drop(path)
             changeset = stored_changeset(self._store, diff_id)
             read_only = self._store.read_only
-            file = self._files.put(path, index.encode(changeset)) if read_only else self._files.get(path)
-            file.reader = IndexFile(file.read)
+            file = self._files.put(path, index.encode(changeset, diff_id)) if read_only else self._files.get(path)
+            file.reader = IndexFile(file.read, diff_id)
         return ask(file.reader)
 
     def document(self, digest: Digest) -> OpenFile:
@@ -302,6 +301,10 @@ class OpenLayer:
             entry, _ = self.index_file.entry(position)
             offset, extents = entry.offset, entry.extents
         return OpenFile(self.tar, self.diff_id, size=size, offset=offset, extents=extents)
+
+
+def _log_damage(path: str, error: DerivedDamaged) -> None:
+    _log.log(logging.INFO if error.is_outdated else logging.WARNING, "%s: %s", path, describe(error))
 
 
 def _content_digest(file: OpenFile) -> bytes:

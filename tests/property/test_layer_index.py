@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from imagefs.errors import LayerIndexDamaged
 from imagefs.layer.changeset import Changeset, Entry
 from imagefs.layer.index import decode, encode
+from imagefs.oci.digest import DiffId, Digest
 
+LAYER = DiffId(Digest.of(b"layer"))
 UINT32 = st.integers(0, 2**32 - 1)
 UINT64 = st.integers(0, 2**63 - 1)
 TEXT = st.binary(max_size=20)
@@ -40,7 +42,7 @@ CHANGESETS = st.builds(
 @given(CHANGESETS)
 @settings(max_examples=200, deadline=None)
 def test_what_is_written_is_read_back(changeset: Changeset) -> None:
-    assert decode(encode(changeset)) == changeset
+    assert decode(encode(changeset, LAYER), LAYER) == changeset
 
 
 @given(
@@ -50,12 +52,12 @@ def test_what_is_written_is_read_back(changeset: Changeset) -> None:
 )
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_a_changeset_or_damaged(changeset: Changeset, flips: list[tuple[int, int]], cut: int) -> None:
-    raw = bytearray(encode(changeset)[:-32])
+    raw = bytearray(encode(changeset, LAYER)[:-32])
     for at, value in flips:
         raw[at % len(raw)] = value
     body = bytes(raw[: len(raw) - cut])
     try:
-        decode(body + hashlib.sha256(body).digest())
+        decode(body + hashlib.sha256(body).digest(), LAYER)
     except LayerIndexDamaged:
         pass
 
@@ -64,7 +66,7 @@ def test_any_bytes_are_a_changeset_or_damaged(changeset: Changeset, flips: list[
 @settings(max_examples=100, deadline=None)
 def test_random_bytes_are_damaged(raw: bytes) -> None:
     try:
-        decode(raw)
+        decode(raw, LAYER)
     except LayerIndexDamaged:
         return
     raise AssertionError("accepted")

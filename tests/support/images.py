@@ -50,7 +50,7 @@ def add_layer(store: Store, raw: bytes) -> DiffId:
     diff_id = DiffId(Digest.of(raw))
     with store.new_layer() as ingest:
         ingest.write(raw)
-        ingest.commit(diff_id, index.encode(scan([raw])))
+        ingest.commit(diff_id, index.encode(scan([raw]), diff_id))
     return diff_id
 
 

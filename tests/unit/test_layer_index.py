@@ -9,8 +9,9 @@ import pytest
 from imagefs.errors import LayerIndexDamaged
 from imagefs.layer import index
 from imagefs.layer.changeset import Changeset, Entry
-from imagefs.layer.index import decode, encode
+from imagefs.layer.index import IndexFile, decode, encode
 from imagefs.layer.tar import scan
+from imagefs.oci.digest import DiffId, Digest
 from tests.support.layers import block, dir_, fifo, file, layer, link, opaque, sparse, symlink, whiteout
 
 NASTY = scan(
@@ -34,62 +35,75 @@ NASTY = scan(
 )
 
 
+LAYER, OTHER = (DiffId(Digest.of(name)) for name in (b"layer", b"another layer"))
+
+
 def sealed(raw: bytes) -> bytes:
     return raw + hashlib.sha256(raw).digest()
 
 
 def test_every_kind_of_entry_is_read_back() -> None:
-    assert decode(encode(NASTY)) == NASTY
+    assert decode(encode(NASTY, LAYER), LAYER) == NASTY
 
 
 def test_an_empty_changeset_is_read_back() -> None:
     empty = Changeset((), frozenset(), frozenset())
-    assert decode(encode(empty)) == empty
+    assert decode(encode(empty, LAYER), LAYER) == empty
 
 
 def test_equal_changesets_give_equal_bytes() -> None:
     paths = [b"%d" % i for i in range(100)]
     first = Changeset((), frozenset(paths), frozenset(reversed(paths)))
-    assert encode(first) == encode(Changeset((), frozenset(reversed(paths)), frozenset(paths)))
+    assert encode(first, LAYER) == encode(Changeset((), frozenset(reversed(paths)), frozenset(paths)), LAYER)
 
 
 def test_a_file_may_have_no_digest() -> None:
     entry = Entry(b"f", stat.S_IFREG, 0, 0, 0, 5, b"", False, (0, 0), (), 512, ((0, 1),), b"")
-    assert decode(encode(Changeset((entry,), frozenset(), frozenset()))).entries == (entry,)
+    assert decode(encode(Changeset((entry,), frozenset(), frozenset()), LAYER), LAYER).entries == (entry,)
 
 
 def test_any_cut_is_noticed() -> None:
-    raw = encode(NASTY)
+    raw = encode(NASTY, LAYER)
     for length in [*range(200), *range(200, len(raw), 997), len(raw) - 1]:
         with pytest.raises(LayerIndexDamaged):
-            decode(raw[:length])
+            decode(raw[:length], LAYER)
     with pytest.raises(LayerIndexDamaged):
-        decode(raw + b"x")
+        decode(raw + b"x", LAYER)
 
 
 def test_any_flipped_byte_is_noticed() -> None:
-    raw = encode(NASTY)
+    raw = encode(NASTY, LAYER)
     for at in [*range(400), *range(400, len(raw), 997), *range(len(raw) - 40, len(raw))]:
         broken = bytearray(raw)
         broken[at] ^= 0x10
         with pytest.raises(LayerIndexDamaged):
-            decode(bytes(broken))
+            decode(bytes(broken), LAYER)
 
 
-def test_another_version_is_damaged() -> None:
-    raw = bytearray(encode(NASTY)[:-32])
+def test_the_index_of_another_layer_is_damaged() -> None:
+    raw = encode(NASTY, OTHER)
+    with pytest.raises(LayerIndexDamaged, match="another layer"):
+        decode(raw, LAYER)
+    with pytest.raises(LayerIndexDamaged, match="another layer"):
+        IndexFile(lambda size, offset: raw[offset : offset + size], LAYER)
+    assert IndexFile(lambda size, offset: raw[offset : offset + size], OTHER).count == len(NASTY.entries)
+
+
+def test_another_version_is_outdated() -> None:
+    raw = bytearray(encode(NASTY, LAYER)[:-32])
     struct.pack_into("<I", raw, 8, index.INDEX_VERSION + 1)
-    with pytest.raises(LayerIndexDamaged, match=f"version {index.INDEX_VERSION}"):
-        decode(sealed(bytes(raw)))
+    with pytest.raises(LayerIndexDamaged, match=f"not {index.INDEX_VERSION}") as caught:
+        decode(sealed(bytes(raw)), LAYER)
+    assert caught.value.is_outdated
 
 
 def test_numbers_that_lie_under_a_good_seal_are_noticed() -> None:
-    raw = encode(NASTY)[:-32]
-    for at in range(8, 8 + 8 + 6 * 8 + 3 * len(NASTY.entries)):
+    raw = encode(NASTY, LAYER)[:-32]
+    for at in range(8, 8 + 8 + 4 * 8 + 32 + 4 + 3 * len(NASTY.entries)):
         for value in (0, 1, 0x7F, 0xFF):
             broken = bytearray(raw)
             broken[at] = value
             try:
-                assert isinstance(decode(sealed(bytes(broken))), Changeset)
+                assert isinstance(decode(sealed(bytes(broken)), LAYER), Changeset)
             except LayerIndexDamaged:
                 pass

@@ -12,8 +12,7 @@ from imagefs.layer.changeset import Changeset
 from imagefs.layer.tar import scan
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay import attributes as identity
-from imagefs.overlay import tree_file
-from imagefs.overlay.attributes import Attributes
+from imagefs.overlay.attributes import Attributes, NumberKey
 from imagefs.overlay.record import ENTRY, FOREVER_S, Listing, packed, unpacked
 from imagefs.overlay.resolve import resolve
 from imagefs.overlay.tree import ROOT_INODE, InodeNumber, Tree
@@ -33,6 +32,8 @@ LOWER = layer(
     sparse("hole", 1 << 40, [(5, b"x")]),
     dir_("empty"),
 )
+KEY, OTHER_KEY = NumberKey(b"k" * 32), NumberKey(b"o" * 32)
+STACK = "stack of layers"
 UPPER = layer(link("d/late link", "late"), whiteout("p"), file("implied/by/this", b"1"))
 
 
@@ -41,17 +42,17 @@ def stacked(*layers: bytes) -> tuple[Tree, list[Changeset], list[DiffId]]:
     return resolve(changesets), changesets, [DiffId(Digest.of(raw)) for raw in layers]
 
 
-def encoded(*layers: bytes) -> bytes:
-    return b"".join(encode(*stacked(*layers)))
+def encoded(*layers: bytes, key: NumberKey = KEY) -> bytes:
+    return b"".join(encode(*stacked(*layers), stack=STACK, key=key))
 
 
-def reader(raw: bytes) -> TreeFile:
-    return TreeFile(lambda size, offset: raw[offset : offset + size], len(raw))
+def reader(raw: bytes, *, stack: str = STACK, key: NumberKey | None = KEY) -> TreeFile:
+    return TreeFile(lambda size, offset: raw[offset : offset + size], len(raw), stack=stack, key=key)
 
 
-def shown(raw: bytes) -> dict[bytes, tuple[Attributes, int]]:
+def shown(raw: bytes, *, key: NumberKey = KEY) -> dict[bytes, tuple[Attributes, int]]:
     """Return attributes and node id of every path, each also as its directory's row says it."""
-    tree = reader(raw)
+    tree = reader(raw, key=key)
     found: dict[bytes, tuple[Attributes, int]] = {b"": (tree.row(ROOT_INDEX).attributes, ROOT_INDEX)}
     folders = [(b"", ROOT_INDEX)]
     while folders:
@@ -86,7 +87,7 @@ def by_tree(tree: Tree) -> dict[bytes, tuple[int, int, int, int]]:
 
 def test_every_path_has_what_the_union_says() -> None:
     tree, changesets, diff_ids = stacked(LOWER, UPPER)
-    found = shown(b"".join(encode(tree, changesets, diff_ids)))
+    found = shown(b"".join(encode(tree, changesets, diff_ids, stack=STACK, key=KEY)))
     assert {path: (a.mode, a.nlink, a.mtime_ns, a.uid) for path, (a, _) in found.items()} == by_tree(tree)
     assert found[b"hole"][0].size == 1 << 40
     assert found[b"b"][0].rdev == os.makedev(259, 70_000)
@@ -116,10 +117,11 @@ def test_numbers_say_what_a_thing_is() -> None:
 
 
 def test_numbers_that_collide_are_told_apart_always_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    def few(digest: bytes, attempt: int = 0) -> int:
-        return identity.inode_number(digest, attempt) % 7 + (1 << 40) + attempt * 100
+    def few(self: NumberKey, digest: bytes, attempt: int = 0) -> int:
+        return number(self, digest, attempt) % 7 + (1 << 40) + attempt * 100
 
-    monkeypatch.setattr(tree_file, "inode_number", few)
+    number = NumberKey.number
+    monkeypatch.setattr(NumberKey, "number", few)
     raw = encoded(LOWER, UPPER)
     numbers = [a.ino for path, (a, _) in shown(raw).items() if path not in (b"twin again", b"d/late link")]
     assert len(set(numbers)) == len(numbers)
@@ -156,10 +158,29 @@ def test_any_cut_and_another_version_are_noticed() -> None:
     for length in [*range(100), *range(100, len(raw), 97), len(raw) - 1]:
         with pytest.raises(TreeDamaged):
             reader(raw[:length]).row(1)
-    trailer = bytearray(raw[-48:])
-    struct.pack_into("<I", trailer, 8, TREE_VERSION + 1)
-    with pytest.raises(TreeDamaged):
-        reader(raw[:-48] + bytes(trailer))
+    trailer = bytearray(raw[-20:])
+    struct.pack_into("<I", trailer, 0, TREE_VERSION + 1)
+    with pytest.raises(TreeDamaged) as caught:
+        reader(raw[:-20] + bytes(trailer))
+    assert caught.value.is_outdated
+
+
+def test_a_tree_of_another_stack_or_key_is_damaged() -> None:
+    raw = encoded(LOWER, UPPER)
+    with pytest.raises(TreeDamaged, match="other layers"):
+        reader(raw, stack=STACK + " ")
+    with pytest.raises(TreeDamaged, match="another store"):
+        reader(raw, key=OTHER_KEY)
+    assert reader(raw, key=None).row(ROOT_INDEX) == reader(raw).row(ROOT_INDEX)
+
+
+def test_another_key_changes_every_number_and_no_digest() -> None:
+    one, other = encoded(LOWER, UPPER), encoded(LOWER, UPPER, key=OTHER_KEY)
+    numbers, other_numbers = shown(one), shown(other, key=OTHER_KEY)
+    assert numbers.keys() == other_numbers.keys()
+    assert {a.ino for a, _ in numbers.values()}.isdisjoint(a.ino for a, _ in other_numbers.values())
+    tree, other_tree = reader(one), reader(other, key=OTHER_KEY)
+    assert [tree.digest(n) for n in range(1, tree.rows + 1)] == [other_tree.digest(n) for n in range(1, tree.rows + 1)]
 
 
 def test_rows_that_there_are_none_of_are_damage_and_no_crash() -> None:
@@ -206,6 +227,6 @@ def test_no_number_is_given_twice_among_a_million_entries() -> None:
     found = set()
     for number in range(1_000_000):
         one = dataclasses.replace(entry, path=b"folder%d/%d" % (number % 997, number), mtime_ns=number % 3)
-        found.add(identity.inode_number(identity.leaf_digest(one, layer=layer_id, position=number)))
+        found.add(KEY.number(identity.leaf_digest(one, layer=layer_id, position=number)))
     assert len(found) == 1_000_000
     assert min(found) >= identity.RESERVED_NUMBERS

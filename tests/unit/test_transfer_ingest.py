@@ -70,7 +70,7 @@ def test_a_layer_is_kept_uncompressed_with_its_index(store: Store, compress: Cal
     ingest(store, compress(LAYER), sha256(LAYER))
     diff_id = DiffId(Digest.of(LAYER))
     assert store.layer_path(diff_id).read_bytes() == LAYER
-    changeset = decode(store.layer_index(diff_id))
+    changeset = decode(store.layer_index(diff_id), diff_id)
     assert [entry.path for entry in changeset.entries] == [b"etc/motd"]
     assert changeset.whiteouts == {b"etc/old"}
 
@@ -79,18 +79,19 @@ def test_a_big_layer_is_scanned_elsewhere_with_the_same_result(store: Store) -> 
     ingest(store, gzip.compress(LAYER), sha256(LAYER), is_big=True)
     diff_id = DiffId(Digest.of(LAYER))
     assert store.layer_path(diff_id).read_bytes() == LAYER
-    assert store.layer_index(diff_id) == encode(scan([LAYER]))
+    assert store.layer_index(diff_id) == encode(scan([LAYER]), diff_id)
 
 
 def test_where_no_process_can_be_started_a_big_layer_is_scanned_here(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, diff_id: DiffId) -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(layer_ingest, "ScanProcess", refuse)
     ingest(store, LAYER, sha256(LAYER), is_big=True)
-    assert store.layer_index(DiffId(Digest.of(LAYER))) == encode(scan([LAYER]))
+    diff_id = DiffId(Digest.of(LAYER))
+    assert store.layer_index(diff_id) == encode(scan([LAYER]), diff_id)
 
 
 def test_a_wrong_diff_id_keeps_nothing(store: Store) -> None:
