@@ -27,7 +27,7 @@ def rebuild(store: Store, finding: Finding) -> bool:
             if image.id in finding.images:
                 Stack(image.diff_ids).keep(store)
                 for diff_id in image.diff_ids:  # made again when somebody looks
-                    store.lone_tree_path(diff_id).unlink(missing_ok=True)
+                    store.drop_lone_tree(diff_id)
         return True
     if finding.kind == "content":
         return store.sweep() is not None

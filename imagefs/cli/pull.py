@@ -182,7 +182,8 @@ def union_check(store: "Store") -> "UnionCheck":
     from imagefs.oci.digest import chain_id
 
     def check(diff_ids: "Sequence[DiffId]") -> None:
-        if store.tree_path(chain_id(diff_ids)).exists():
+        paths = [store.tree_path(chain_id(diff_ids)), *(store.index_path(diff_id) for diff_id in diff_ids)]
+        if all(path.is_file() for path in paths):
             return  # nothing is new: then there is no need to wait for the import either
         from imagefs.overlay.stored import store_tree
 

@@ -6,10 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError, StoreUnusable, describe
+from imagefs.text import json_text, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from pathlib import Path
-
     from imagefs.check.verify import Finding
     from imagefs.store.store import Store
 
@@ -65,8 +64,6 @@ def _summary(checked: int, findings: "list[Finding]", bad: "list[Finding]", *, r
 
 
 def _print(finding: "Finding", namespace: argparse.Namespace) -> None:
-    from imagefs.text import json_text, printable
-
     if namespace.json:
         print(json_text({**dataclasses.asdict(finding), "images": [str(image) for image in finding.images]}))
     else:
@@ -94,18 +91,20 @@ def _repaired(store: "Store", findings: "list[Finding]") -> "list[Finding]":
             mended = False
         if not mended:
             left.append(finding)
+    _warn_mounts(store, [finding for finding in findings if finding not in left])
     return left
 
 
 def _fetched(store: "Store", finding: "Finding") -> bool:
-    """Pull an image again that needs what *finding* is about; what is damaged is put aside meanwhile.
+    """Pull an image again that needs the layer or document of *finding*; a damaged file is set aside meanwhile.
 
-    Raises: what the pull raises; what was put aside is back then.
+    Raises: what the pull raises; the damaged file is then back in its place.
     """
     from imagefs.cli.pull import union_check
     from imagefs.oci.digest import DiffId, Digest
     from imagefs.oci.platform import Platform
     from imagefs.registry.mirrors import open_endpoints
+    from imagefs.store.content import is_file, set_aside
     from imagefs.transfer.progress import Reporter
     from imagefs.transfer.pull import pull
 
@@ -124,10 +123,8 @@ def _fetched(store: "Store", finding: "Finding") -> bool:
         )
         return False
     name, platform = names[0]
-    paths: list[Path] = [store.layer_path(DiffId(digest)), store.document_path(digest)]
-    aside = [(path, path.with_name(path.name + ".damaged")) for path in paths if path.exists()]
-    for path, kept in aside:
-        path.rename(kept)
+    path = store.layer_path(DiffId(digest)) if finding.kind == "layer" else store.document_path(digest)
+    aside = set_aside(path) if finding.state == "damaged" else None
     client = open_endpoints(name, tls_verify=None, authfile=None)
     try:
         pull(
@@ -139,11 +136,26 @@ def _fetched(store: "Store", finding: "Finding") -> bool:
             reporter=Reporter(sys.stdout, sys.stderr, quiet=True),
         )
     except BaseException:
-        for path, kept in aside:
-            kept.rename(path)
+        if aside is not None:
+            aside.rename(path)
         raise
     finally:
         client.close()
-    for _, kept in aside:
-        kept.unlink()
+    if aside is not None and is_file(aside):
+        aside.unlink()
+    elif aside is not None:
+        print(f"imagefs: what was in place of {path.name} is now {printable(str(aside))}", file=sys.stderr)
     return True
+
+
+def _warn_mounts(store: "Store", mended: "list[Finding]") -> None:
+    """Name the mounts that may go on showing what was damaged: the kernel keeps what it read of files."""
+    images = {image for finding in mended if finding.state == "damaged" for image in finding.images}
+    for mount in store.live_mounts():
+        if images and (mount.image is None or mount.image in images):
+            where = printable(mount.mountpoint)
+            print(
+                f"imagefs: the mount at {where} may still show damaged content;"
+                f" unmount it with 'imagefs umount {where}', and mount it again",
+                file=sys.stderr,
+            )

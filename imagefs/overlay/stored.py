@@ -74,10 +74,10 @@ class Stack:
 
 
 def store_tree(store: Store, diff_ids: Sequence[DiffId]) -> None:
-    """Compute the tree of *diff_ids* and keep it in *store*, unless it is there.
+    """Keep the tree of *diff_ids* in *store*, and those of their indexes that are missing.
 
     Raises: BlobNotFound, InvalidLayer, OSError.
     """
     stack = Stack(tuple(diff_ids))
-    if not stack.path(store).exists():
+    if not all(path.is_file() for path in (stack.path(store), *map(store.index_path, diff_ids))):
         stack.keep(store)

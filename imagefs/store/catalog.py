@@ -26,9 +26,11 @@ from pathlib import Path
 from imagefs.errors import StoreUnusable
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.reference import Reference
+from imagefs.store.locking import READ_ONLY, can_write
 
 SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 60  # longer than any transaction here; several processes queue for the one writer's place
+_NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
 _SCHEMA = """
 CREATE TABLE images (
     id TEXT PRIMARY KEY, manifest TEXT NOT NULL, created_ns INTEGER, added_ns INTEGER NOT NULL,
@@ -119,7 +121,10 @@ class Catalog:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreUnusable(str(self._path.parent), f"its catalog cannot be used ({error})") from error
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            is_refused = code == sqlite3.SQLITE_READONLY or (code in _NO_ACCESS and not can_write(self._path.parent))
+            why = READ_ONLY if is_refused else f"its catalog cannot be used ({error})"
+            raise StoreUnusable(str(self._path.parent), why) from error
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -192,8 +197,8 @@ class Catalog:
         """Insert *image* with its tags and digests in one transaction; tags that pointed elsewhere move to it."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO images (id, manifest, created_ns, added_ns, size, platform)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO images (id, manifest, created_ns, added_ns, size, platform)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest",
                 (
                     str(image.id),
                     str(image.manifest_digest),
@@ -211,6 +216,12 @@ class Catalog:
                 _put_tag(connection, tag, str(image.id))
             for reference in image.digests:
                 _put_digest(connection, reference, str(image.id))
+
+    def manifest(self, image: Digest) -> Digest | None:
+        """Return the digest of the manifest of *image*; None if the image is not here."""
+        with self._lock, self._translated():
+            row = self._connection.execute("SELECT manifest FROM images WHERE id = ?", (str(image),)).fetchone()
+            return Digest.parse(row[0]) if row else None
 
     def tag(self, image: Digest, reference: Reference) -> bool:
         """Let *reference* (with a tag) name *image*; return False where that image is gone."""

@@ -23,6 +23,7 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,31 @@ def fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is at *path*; content is never a folder or a link."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def set_aside(path: Path) -> Path | None:
+    """Give what is at *path* another name beside it, and return that; remove an empty folder and return None."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
+        return None
+    aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+    path.rename(aside)
+    return aside
+
+
+def clear(target: Path) -> None:
+    """Set aside what is at *target* unless it is a file, so that a file can be renamed to it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        set_aside(target)
 
 
 class Ingest:
@@ -98,19 +124,20 @@ class Ingest:
             self._begun = self.size
 
     def commit(self, target: Path) -> None:
-        """Make what was written durable under *target*; if *target* is already there, keep the one there."""
-        os.fchmod(self._descriptor, 0o444)
-        os.fsync(self._descriptor)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            self.path.rename(target)
-            fsync_directory(target.parent)
-        self.discard()
+        """Make what was written durable under *target*; a file that is already there stays."""
+        if is_file(target):
+            self.discard()
+        else:
+            self.replace(target)
 
     def replace(self, target: Path) -> None:
-        """Make what was written durable under *target*, in place of what may be there."""
+        """Make what was written durable under *target*, in place of a file that may be there.
+
+        A folder or link at *target* is set aside.
+        """
         os.fchmod(self._descriptor, 0o444)
         os.fsync(self._descriptor)
+        clear(target)
         self.path.replace(target)
         fsync_directory(target.parent)
         self.discard()
@@ -223,10 +250,17 @@ class Content:
     def put_blob(self, raw: bytes, digest: Digest) -> None:
         """Store *raw*, whose digest the caller knows to be *digest*; afterwards it is durable.  Idempotent."""
         path = self.blob_path(digest)
-        if not path.exists():
+        if not is_file(path):
             with Ingest(self.ingest_folder) as file:
                 file.write(raw)
                 file.commit(path)
+
+    def sync_names(self) -> None:
+        """Make the names of all content durable, also of what another process has just renamed."""
+        for kind in ("layers", "blobs"):
+            for name in ("sha256", "sha512", "."):  # the folder itself last: it names the other two
+                with contextlib.suppress(FileNotFoundError):
+                    fsync_directory(self._root / kind / name)
 
     def blob(self, digest: Digest) -> bytes:
         """Return the blob *digest*.
@@ -242,7 +276,7 @@ class Content:
         """Return the stored index of layer *diff_id*, b"" where there is none."""
         try:
             return self.index_path(diff_id).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return b""
 
     def replace_index(self, diff_id: DiffId, index: bytes) -> None:
@@ -263,41 +297,53 @@ class Content:
         """Put the tree that *pieces* make for layer *diff_id* by itself in place of a missing or damaged one."""
         self._replace(self.lone_tree_path(diff_id), pieces)
 
+    def drop_lone_tree(self, diff_id: DiffId) -> None:
+        """Remove the tree of layer *diff_id* by itself; the next use makes it again."""
+        path = self.lone_tree_path(diff_id)
+        if is_file(path):
+            path.unlink(missing_ok=True)
+        else:
+            clear(path)
+
     def _replace(self, path: Path, pieces: Iterable[bytes]) -> None:
         with Ingest(self.ingest_folder) as file:
             for together in _joined(pieces):
                 file.write(together)
-            path.parent.mkdir(parents=True, exist_ok=True)
             file.replace(path)
 
     def present(self) -> Iterator[tuple[Path, Digest]]:
-        """Yield every committed file with the digest its name says; files of other names are not ours and left out."""
+        """Yield every committed file with the digest in its name.
+
+        Files of other names, folders and links are not content.
+        """
         for kind, suffixes in _SUFFIXES.items():
             for algorithm in ("sha256", "sha512"):
+                folder = self._root / kind / algorithm
                 try:
-                    names = os.listdir(self._root / kind / algorithm)
+                    entries = list(os.scandir(folder))
                 except FileNotFoundError:
                     continue
-                for name in names:
-                    match = _CONTENT_NAME.fullmatch(name)
-                    if match and match["suffix"] in suffixes:
-                        yield self._root / kind / algorithm / name, Digest(algorithm, match["hex"])
+                for entry in entries:
+                    match = _CONTENT_NAME.fullmatch(entry.name)
+                    if match and match["suffix"] in suffixes and entry.is_file(follow_symlinks=False):
+                        yield folder / entry.name, Digest(algorithm, match["hex"])
 
     def remove_stale_ingests(self) -> int:
-        """Remove what dead writers left in the ingest folder, files whose lock is free; return the bytes it took."""
+        """Remove the files of dead writers from the ingest folder; return the number of bytes that they took.
+
+        A file that cannot be removed stays: it must not keep a new writer from its work.
+        """
         freed = 0
         for entry in os.scandir(self.ingest_folder):
             if not re.fullmatch(r"[0-9a-f]{16}", entry.name):
                 continue
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    taken = disk_bytes(Path(entry.path))
+                    size = disk_bytes(Path(entry.path))
                     Path(entry.path).unlink()
-                    freed += taken
-                except BlockingIOError:
-                    pass
+                    freed += size
                 finally:
                     os.close(descriptor)
         return freed

@@ -77,5 +77,6 @@ def live(folder: Path) -> tuple[MountRecord, ...]:
                     image = Digest.parse(said.pop("image")) if said["image"] else said.pop("image")
                     records.append(MountRecord(image=image, **said))
                 else:
-                    path.unlink()
+                    with contextlib.suppress(OSError):  # on a read-only disk it stays, and is skipped every time
+                        path.unlink()
     return tuple(sorted(records, key=lambda record: record.mountpoint))

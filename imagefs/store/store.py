@@ -24,7 +24,8 @@ from imagefs.oci.manifest import Manifest
 from imagefs.oci.reference import Reference
 from imagefs.store import layout, mounts
 from imagefs.store.catalog import Catalog, Image
-from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, locked_temporary
+from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, is_file, locked_temporary
+from imagefs.store.locking import READ_ONLY, can_write, locked
 from imagefs.store.naming import find_image
 from imagefs.store.partial import KEPT_S, Partial, Partials
 from imagefs.store.secret import Secret, make_secret, read_secret
@@ -83,7 +84,7 @@ class Store:
                 Content(path).create()
                 (path / "mounts").mkdir(exist_ok=True)
                 _make_catalog(path)
-        read_only = not os.access(path, os.W_OK) or not os.access(path / "catalog.sqlite", os.W_OK)
+        read_only = not os.access(path / "catalog.sqlite", os.W_OK) or not can_write(path)
         return cls(path, Catalog(path / "catalog.sqlite", read_only=read_only), read_only=read_only)
 
     def close(self) -> None:
@@ -115,7 +116,7 @@ class Store:
 
     def has_layer(self, diff_id: DiffId) -> bool:
         """Return whether the layer is here; only inside `writing` does the answer stay true."""
-        return self.layer_path(diff_id).exists()
+        return is_file(self.layer_path(diff_id))
 
     def layer_path(self, diff_id: DiffId) -> Path:
         """Return where the layer's uncompressed tar is, or would be."""
@@ -183,10 +184,12 @@ class Store:
     @contextlib.contextmanager
     def keeping(self) -> Iterator[None]:
         """Hold off sweeping, like `writing`, for who only reads content for some time."""
-        with self._lock(fcntl.LOCK_SH):
+        with locked(self.path, fcntl.LOCK_SH):
             yield
         if not self.read_only and (self.path / "sweep-wanted").exists():
-            self.sweep()
+            # The work of this caller succeeded; another process requested the sweep, and the request stays.
+            with contextlib.suppress(OSError):
+                self.sweep()
 
     def new_layer(self) -> LayerIngest:
         """Begin to write a layer; to be used inside `writing`."""
@@ -223,12 +226,19 @@ class Store:
         """Keep the tree that *pieces* make for layer *diff_id* by itself, as `replace_tree` does."""
         self._content.replace_lone_tree(diff_id, pieces)
 
+    def drop_lone_tree(self, diff_id: DiffId) -> None:
+        """Remove the tree of layer *diff_id* by itself; the next use makes it again."""
+        self._content.drop_lone_tree(diff_id)
+
     def add_image(self, *, manifest: Manifest, config: bytes, references: Sequence[Reference]) -> Image:
         """Make an image visible, all of whose layers are committed; to be used inside `writing`.
 
         *manifest* and *config* are stored verbatim.  A reference with a tag becomes that tag (moving it if it pointed
         elsewhere); its digest, where it has one, is what the tag pointed to in the registry.  A reference with a
         digest only becomes a digest reference.  No reference at all makes an untagged image.
+
+        An image that is already here keeps the manifest that it came with first.  Another one is stored only if a
+        reference has its digest.
 
         Raises: StoreUnusable, if a layer is missing.
         """
@@ -240,10 +250,14 @@ class Store:
             except FileNotFoundError:
                 raise StoreUnusable(str(self.path), f"layer {diff_id} of a new image is not there") from None
         self._content.put_blob(config, manifest.config.digest)
-        self._content.put_blob(manifest.raw, manifest.digest)
+        first = self._catalog.manifest(manifest.config.digest)
+        manifest_digest = first if first and is_file(self.document_path(first)) else manifest.digest
+        if manifest.digest in {manifest_digest, *(reference.digest for reference in references)}:
+            self._content.put_blob(manifest.raw, manifest.digest)
+        self._content.sync_names()
         image = Image(
             id=manifest.config.digest,
-            manifest_digest=manifest.digest,
+            manifest_digest=manifest_digest,
             tags=tuple(reference for reference in references if reference.tag is not None),
             digests=tuple(reference for reference in references if reference.tag is None),
             diff_ids=parsed.diff_ids,
@@ -268,37 +282,49 @@ class Store:
         return self._catalog.remove(image.id, tags=tags, digests=digests, keep=keep)
 
     def sweep(self, *, unfinished_s: float = KEPT_S) -> int | None:
-        """Remove content that no image refers to, and downloads that nobody went on with for *unfinished_s* seconds.
+        """Remove content that no image needs, and downloads that did not grow for *unfinished_s* seconds.
 
-        Returns how many bytes of the disk that freed.
+        Returns the number of bytes of the disk that this freed; None if another process writes: the last writer then
+        sweeps when it leaves `writing`.
 
-        While another process writes, that is left to the last of them to do on leaving `writing`: then None.
+        Raises: StoreUnusable, if the store is read-only or its catalog damaged; OSError, with the file's name.
         """
-        wanted = self.path / "sweep-wanted"
-        wanted.touch()
+        if self.read_only:
+            raise StoreUnusable(str(self.path), READ_ONLY)
+        request = self.path / "sweep-wanted"
         try:
-            with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                wanted.unlink(missing_ok=True)
-                needed: set[Digest] = set()
-                for image in self._catalog.images():
-                    needed |= needs(image)
-                freed = 0
-                for path, digest in self._content.present():
-                    if digest not in needed:
-                        with contextlib.suppress(FileNotFoundError):
-                            taken = disk_bytes(path)
-                            path.unlink()
-                            freed += taken
-                return freed + self._content.remove_stale_ingests() + self._partials.remove_old(unfinished_s)
+            return self._sweep_alone(request, unfinished_s)
         except BlockingIOError:
-            return None  # a writer is at work; it finds `sweep-wanted`
+            # The request is written only now: a disk may be unable to take even an empty file.
+            with contextlib.suppress(OSError):
+                request.touch()
+        try:
+            return self._sweep_alone(request, unfinished_s)  # the last writer may have left before the request
+        except BlockingIOError:
+            return None
+
+    def _sweep_alone(self, request: Path, unfinished_s: float) -> int:
+        """Sweep; raises BlockingIOError if another process writes."""
+        with locked(self.path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            request.unlink(missing_ok=True)
+            needed: set[Digest] = set()
+            for image in self._catalog.images():
+                needed |= needs(image)
+            freed = 0
+            for path, digest in self._content.present():
+                if digest not in needed:
+                    with contextlib.suppress(FileNotFoundError):
+                        size = disk_bytes(path)
+                        path.unlink()
+                        freed += size
+            return freed + self._content.remove_stale_ingests() + self._partials.remove_old(unfinished_s)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
         """Tell whether no other process is writing, and keep it so while the context lasts."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB))
+                stack.enter_context(locked(self.path, fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
             else:
@@ -323,20 +349,6 @@ class Store:
             with contextlib.suppress(FileNotFoundError):  # swept meanwhile
                 found[digest] = found.get(digest, 0) + disk_bytes(path)
         return found
-
-    @contextlib.contextmanager
-    def _lock(self, operation: int) -> Iterator[None]:
-        flags = os.O_RDONLY if self.read_only else os.O_RDWR | os.O_CREAT
-        try:
-            descriptor = os.open(self.path / "lock", flags | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:  # nobody ever wrote here who could sweep
-            yield
-            return
-        try:
-            fcntl.flock(descriptor, operation)
-            yield
-        finally:
-            os.close(descriptor)
 
     # ---- mounts ----
 

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 
-from imagefs.errors import ContentError, ImageNotFound
+from imagefs.errors import ContentError, ImageNotFound, StoreError
 from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import DiffId
 from imagefs.oci.platform import Platform
@@ -55,11 +55,11 @@ def ingest_image(
             _ingest_layers(source, remote, store, selected, check, reporter)
             return store.add_image(manifest=selected.manifest, config=selected.config.raw, references=tuple(references))
     except (ContentError, OSError):
-        if remote is not None:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StoreError):  # a disk that failed once fails again: the first error counts
+            if remote is not None:
                 for layer in selected.manifest.layers:
                     store.drop_partial(layer.digest)
-        store.sweep()
+            store.sweep()
         raise
 
 

@@ -4,9 +4,11 @@ Receives paths; hands on files open for reading at any offset.  Every file that 
 whoever keeps it should this process die.  Knows nothing of what is in the files.
 """
 
+import errno
 import mmap
 import os
 import resource
+import stat
 import tempfile
 import threading
 import weakref
@@ -91,6 +93,9 @@ class KeptFile:
         except OSError:
             return False
 
+    def is_regular(self) -> bool:
+        return stat.S_ISREG(os.fstat(self.descriptor).st_mode)
+
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
@@ -126,14 +131,17 @@ class KeptFiles:
     def get(self, path: str) -> KeptFile:
         """Return the file at *path*, or the one that was there when it was first asked for.
 
-        Raises: OSError.
+        Raises: OSError; FileNotFoundError also where a folder is in its place.
         """
         with self._lock:
             file = self._files.get(path)
             if file is not None:
                 self._files.move_to_end(path)
                 return file
-            return self._put(path, KeptFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            file = KeptFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            if not file.is_regular():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            return self._put(path, file)
 
     def put(self, path: str, content: bytes) -> KeptFile:
         """Keep *content* in a nameless file as what is at *path*, which cannot be written to."""
