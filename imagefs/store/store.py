@@ -353,7 +353,7 @@ class Store:
     # ---- mounts ----
 
     def new_mount_record(self) -> mounts.RecordFile | None:
-        """Return a file in which to say that the store is mounted; None in a store opened for reading.
+        """Return a file in which to say that the store is mounted; None where the store cannot be written to.
 
         What it says is true for as long as this process lives, or one that it passes the descriptor on to.  An image
         that it names is pinned against removal.

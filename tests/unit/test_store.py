@@ -1,9 +1,12 @@
 """The store's contract: content is invisible until committed, names follow docker's rules, nothing needed is swept."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -206,6 +209,64 @@ def test_what_a_record_says_can_change_and_get_shorter(store: Store) -> None:
         record = MountRecord("/mnt", 5, None, "app:1", server, 3, 1)
         file.write(record)
         assert store.live_mounts() == (record,)
+    file.end()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EIO])
+def test_a_mount_does_not_depend_on_its_record(
+    store: Store, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    file = store.new_mount_record()
+    assert file is not None
+    record = MountRecord("/mnt", 5, None, None)
+    file.write(record)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", refuse)
+        disk.setattr(os, "unlink", refuse)
+        disk.setattr(os, "open", refuse)
+        file.write(replace(record, starts=2))
+        assert store.new_mount_record() is None
+    assert store.live_mounts() == (record,)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "unlink", refuse)
+        file.end()
+        assert store.live_mounts() == ()
+    assert [message.count(os.strerror(number)) for message in caplog.messages] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"mountpoint": "/x", "pid": -1, "image": null, "reference": null}',
+        b'{"mountpoint": "/x", "pid": 0, "image": null, "reference": null}',
+        b'{"mountpoint": "/x", "pid": "7", "image": null, "reference": null}',
+        b'{"mountpoint": "/x", "pid": true, "image": null, "reference": null}',
+        b'{"mountpoint": 1, "pid": 7, "image": null, "reference": null}',
+        b'{"mountpoint": "/x", "pid": 7, "server": -1, "image": null, "reference": null}',
+        b'{"mountpoint": "/x", "pid": 7, "image": "sha256:1", "reference": null}',
+    ],
+)
+def test_a_record_that_names_no_process_is_passed_over(store: Store, content: bytes) -> None:
+    file = store.new_mount_record()
+    assert file is not None
+    os.pwrite(file.descriptor, content, 0)
+    assert store.live_mounts() == ()
+    file.end()
+
+
+def test_only_regular_files_are_records(store: Store, tmp_path: Path) -> None:
+    file = store.new_mount_record()
+    assert file is not None
+    file.write(MountRecord("/mnt", 5, None, None))
+    file.path.rename(tmp_path / "elsewhere")
+    file.path.symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(store.path / "mounts" / "pipe")
+    assert store.live_mounts() == ()
     file.end()
 
 
