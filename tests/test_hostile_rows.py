@@ -195,6 +195,20 @@ CASES: dict[str, tuple[str, ...]] = {
         "test_records_of_dead_mounts_are_removed",
         "test_what_a_live_writer_is_at_is_not_taken_for_stale",
     ),
+    "a mount record that names another process": (
+        "test_a_dead_holder_is_told_at_once_and_nobody_else_gets_its_signal",
+        "test_a_record_names_only_processes_of_its_own_user",
+        "test_a_record_that_names_no_process_is_passed_over",
+    ),
+    "a mount point that is swapped": (
+        "test_a_folder_swapped_for_a_symlink_after_the_check_is_not_followed",
+        "test_symlinks_on_the_way_are_not_followed",
+        "test_another_mount_at_the_same_place_is_left_alone",
+    ),
+    "the disk of a mounted store fails": (
+        "test_ten_deaths_and_a_takeover_after_the_disk_turned_read_only",
+        "test_a_mount_ends_without_a_traceback_after_the_disk_turned_read_only",
+    ),
     "the disk is full, read-only, over quota": (
         "test_a_full_disk_is_named_and_keeps_what_was_there",
         "test_a_catalog_that_cannot_grow_is_named",

@@ -20,12 +20,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from imagefs.errors import MountError, describe
 from imagefs.mount import device
+from imagefs.mount.mountinfo import MountIdentity, mount_at
 from imagefs.mount.protocol import Flag, Session
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.store.secret import SECRET_BYTES, Secret
@@ -84,6 +85,10 @@ class State:
     """Minor version and flags that INIT settled."""
     notes: list[str] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
+    helpers: list[int] = field(default_factory=list)
+    """Process IDs of helpers that were not reaped yet."""
+    identity: tuple[int, str] | None = None
+    """Fields of the mount's `MountIdentity`; None where a predecessor did not know it."""
     starts: int = 0
     owes: bool = False
     """Whether a child died that may have read requests and not answered them."""
@@ -94,6 +99,11 @@ class State:
     def session(self) -> Session | None:
         """What INIT settled, if it did already."""
         return Session(self.settled[0], Flag(self.settled[1])) if self.settled is not None else None
+
+    def detach(self) -> None:
+        """Detach the mount, and no other, from its place."""
+        if self.identity is not None:
+            device.detach(device.Mounted(self.device, MountIdentity(*self.identity)))
 
 
 def opened_store(state: State) -> Store:
@@ -152,7 +162,6 @@ class Holder:
         self._silent_deaths = 0
         self._asked: set[int] = set()
         self._failure: MountError | None = None
-        self._helpers: list[int] = []
 
     def hold(self, ready: Callable[[], None]) -> None:
         """Return when the mount is gone; *ready* is called once the first child answers.
@@ -161,13 +170,15 @@ class Holder:
         """
         wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        before = {number: signal.signal(number, lambda asked, _: self._asked.add(asked)) for number in _SIGNALS}
+        handled = (*_SIGNALS, signal.SIGCHLD)
+        before = {number: signal.signal(number, lambda asked, _: self._asked.add(asked)) for number in handled}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        self._reap_helpers()  # their end may have been signaled to a predecessor
         try:
             while self._one_child(wake, ready):
                 pass
         except BaseException:
-            device.unmount(Path(self._state.mountpoint))
+            self._state.detach()
             raise
         finally:
             signal.set_wakeup_fd(-1)
@@ -227,8 +238,9 @@ class Holder:
             os.close(process)
 
     def _obey(self, stopper: int) -> None:
-        if self._asked - {REPLACE_SIGNAL}:
-            device.unmount(Path(self._state.mountpoint))
+        if self._asked - {REPLACE_SIGNAL, signal.SIGCHLD}:
+            self._state.detach()
+        self._reap_helpers()
         if REPLACE_SIGNAL in self._asked:
             with contextlib.suppress(BrokenPipeError):  # it has just died: as well
                 os.write(stopper, b"x")
@@ -265,7 +277,6 @@ class Holder:
 
     def _begin_helper(self, name: str, descriptor: int) -> None:
         """Have a process do what is asked for on the socket *descriptor*; it ends with who asks."""
-        self._helpers = [pid for pid in self._helpers if os.waitpid(pid, os.WNOHANG) == (0, 0)]
         helper = os.fork()
         if helper == 0:
             try:
@@ -275,7 +286,10 @@ class Holder:
             finally:
                 os._exit(0)
         os.close(descriptor)
-        self._helpers.append(helper)
+        self._state.helpers.append(helper)
+
+    def _reap_helpers(self) -> None:
+        self._state.helpers = [pid for pid in self._state.helpers if os.waitpid(pid, os.WNOHANG) == (0, 0)]
 
     def _goes_on(self, status: int) -> bool:
         """Return whether another child shall follow the one that ended with *status*."""
@@ -317,7 +331,9 @@ class Holder:
         descriptors = [handed_over, state.device, *state.kept.values(), *([state.record[1]] if state.record else [])]
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
-        program = [sys.executable, "-c", _SUCCESSOR, str(Path(__file__).parents[2]), str(handed_over)]
+        # The last argument is for `remount`, which learns from it that this process has become another program.
+        arguments = [str(Path(__file__).parents[2]), str(handed_over), str(state.starts)]
+        program = [sys.executable, "-c", _SUCCESSOR, *arguments]
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             os.execv(sys.executable, program)  # noqa: S606 - no shell is what is wanted
@@ -337,8 +353,12 @@ def received_state(descriptor: int) -> State:
         said = json.load(file)
     if said.pop("format") != STATE_FORMAT:
         raise MountError("the version that mounted it keeps its state in another format")
-    record, settled = said.pop("record"), said.pop("settled")
-    state = State(**said, record=tuple(record) if record else None, settled=tuple(settled) if settled else None)
+    tuples = {name: tuple(said.pop(name)) for name in ("record", "settled", "identity") if said.get(name)}
+    state = State(**{**said, **tuples})
+    if state.identity is None:  # from imagefs 0.3
+        mounted = mount_at(Path(state.mountpoint))
+        state.identity = astuple(mounted.identity) if mounted is not None and mounted.is_imagefs else None
+        state.helpers = _children()
     for number in (state.device, *state.kept.values(), *([state.record[1]] if state.record else [])):
         os.set_inheritable(number, False)
     return state
@@ -353,7 +373,7 @@ def _be_child(serve: Serve, state: State, line: Line, stop: int) -> None:
 
         def unmount_if_alone(*_: object) -> None:
             if os.getppid() != holder:  # else the holder was told, too, or decides
-                device.unmount(Path(state.mountpoint))
+                state.detach()
 
         for number in _SIGNALS:
             signal.signal(number, unmount_if_alone)
@@ -366,6 +386,13 @@ def _be_child(serve: Serve, state: State, line: Line, stop: int) -> None:
     finally:
         logging.shutdown()
         os._exit(code)
+
+
+def _children() -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return []
 
 
 def _messages(ours: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:

@@ -4,6 +4,7 @@ Receives the text of ``/proc/self/mountinfo``; hands on `Mount` values.  Touches
 block it.
 """
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -16,9 +17,21 @@ _OCTAL = re.compile(rb"\\([0-3][0-7][0-7])")
 
 
 @dataclass(frozen=True, slots=True)
+class MountIdentity:
+    """What tells one mount from all others of its time: the kernel reuses both values only after its end.
+
+    *number* is the mount ID, *device* the file system's device as ``major:minor``.
+    """
+
+    number: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
     """One line of mountinfo; texts are decoded as os.fsdecode does."""
 
+    identity: MountIdentity
     source: str
     target: str
     fstype: str
@@ -43,12 +56,13 @@ def parse(text: bytes) -> tuple[Mount, ...]:
     for line in text.splitlines():
         before, separator, after = line.partition(b" - ")
         own, filesystem = before.split(b" "), after.split(b" ")
-        if not separator or len(own) < 6 or len(filesystem) < 3:
+        if not separator or len(own) < 6 or len(filesystem) < 3 or not own[0].isdigit():
             continue
         options = own[5].split(b",")
         options += [option for option in filesystem[2].split(b",") if option not in options]
         mounts.append(
             Mount(
+                identity=MountIdentity(int(own[0]), _decoded(own[2])),
                 source=_decoded(filesystem[1]),
                 target=_decoded(own[4]),
                 fstype=_decoded(filesystem[0]),
@@ -68,8 +82,24 @@ def mounts() -> tuple[Mount, ...]:
 
 def mount_at(target: Path) -> Mount | None:
     """Return the visible mount whose root is *target*, an absolute path without symlinks."""
-    wanted = str(target)
-    return next((mount for mount in reversed(mounts()) if mount.target == wanted), None)
+    text = str(target)
+    return next((mount for mount in reversed(mounts()) if mount.target == text), None)
+
+
+def mount_with(identity: MountIdentity) -> Mount | None:
+    """Return the mount with *identity*, wherever it is now; None where it has ended."""
+    return next((mount for mount in mounts() if mount.identity == identity), None)
+
+
+def mount_number(descriptor: int) -> int:
+    """Return the ID of the mount that the file of *descriptor* is in, without asking its file system.
+
+    Raises: OSError.  Source: proc(5), /proc/pid/fdinfo.
+    """
+    for line in Path(f"/proc/self/fdinfo/{descriptor}").read_bytes().splitlines():
+        if line.startswith(b"mnt_id:"):
+            return int(line.split()[1])
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _decoded(field: bytes) -> str:

@@ -9,13 +9,13 @@ import functools
 import os
 import resource
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagefs.errors import InvalidMountOption
 from imagefs.mount import daemon
-from imagefs.mount.mountpoint import check_fuse, check_mountpoint, confirm_mounted, raise_read_ahead
+from imagefs.mount.mountpoint import canonical, check_fuse, confirm_mounted, raise_read_ahead
 from imagefs.mount.options import MountOptions
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def mount(
             raise InvalidMountOption(name, "only root may ask for it")
     check_fuse()
     store = store.absolute()
-    target = check_mountpoint(mountpoint, store=store, nonempty=options.nonempty)
+    target = canonical(mountpoint)
     wanted = _Wanted(store, target, reference, source or reference or str(store), options, foreground)
     serve = functools.partial(_serve, wanted)
     if foreground:
@@ -85,10 +85,14 @@ def _serve(wanted: _Wanted, ready: Callable[[], None]) -> None:
 
 def _serve_portably(wanted: _Wanted, ready: Callable[[], None]) -> None:
     from imagefs.mount.fusepy_driver import serve
+    from imagefs.mount.mountpoint import check_only_root_can_redirect, open_mountpoint
     from imagefs.store.mounts import MountRecord
     from imagefs.store.store import Store
     from imagefs.view.filesystem import Filesystem, Shown
 
+    os.close(open_mountpoint(wanted.target, store=wanted.store, nonempty=wanted.options.nonempty))
+    if os.geteuid() == 0:
+        check_only_root_can_redirect(wanted.target)
     with Store.open(wanted.store) as store, contextlib.ExitStack() as stack:
         image = store.image(wanted.reference) if wanted.reference is not None else None
         options = wanted.options
@@ -107,16 +111,22 @@ def _serve_portably(wanted: _Wanted, ready: Callable[[], None]) -> None:
 
 def _begin_to_hold(wanted: _Wanted, ready: Callable[[], None]) -> None:
     from imagefs.mount import device, holder
+    from imagefs.mount.mountpoint import open_mountpoint
     from imagefs.store.store import Store
 
-    with Store.open(wanted.store) as store:  # closed before there are children: a connection must not be shared
-        image = store.image(wanted.reference) if wanted.reference is not None else None
-        file = store.new_mount_record()
     with contextlib.ExitStack() as stack:
-        if file is not None:
-            stack.callback(file.end)
+        with contextlib.ExitStack() as until_mounted:
+            folder = open_mountpoint(wanted.target, store=wanted.store, nonempty=wanted.options.nonempty)
+            until_mounted.callback(os.close, folder)
+            store = until_mounted.enter_context(Store.open(wanted.store))  # children must not share its connection
+            image = store.image(wanted.reference) if wanted.reference is not None else None
+            file = store.new_mount_record()
+            if file is not None:
+                stack.callback(file.end)
+            mounted = device.mount(folder, wanted.target, source=wanted.source, options=wanted.options)
         state = holder.State(
-            device=device.mount(wanted.target, source=wanted.source, options=wanted.options),
+            device=mounted.device,
+            identity=astuple(mounted.identity),
             store=str(wanted.store),
             mountpoint=str(wanted.target),
             reference=wanted.reference,

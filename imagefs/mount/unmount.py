@@ -1,18 +1,19 @@
-"""The end of a mount.
+"""Unmounts, and waits for the holder to exit.
 
-Receives a mount point; hands on its absence, and that of the process that served it.  Touches no mount: a dead one
-answers nobody.
+Asks no mount for anything: a dead one does not answer.
 """
 
+import errno
 import logging
 import os
-import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagefs.errors import ImagefsError, MountError
+from imagefs.mount import device
+from imagefs.mount.holder_process import has_ended, open_holder
 from imagefs.mount.mountinfo import Mount, mount_at
 from imagefs.mount.mountpoint import canonical, fusermount
 
@@ -43,21 +44,8 @@ def unmount(mountpoint: Path, *, store: Path, lazy: bool = False) -> None:
         raise MountError(f"the {mounted.fstype} mount at {target} is not one of imagefs; leave it to umount")
     process = None if lazy else _serving_process(mounted, store)
     try:
-        command = _command(lazy=lazy)
-        done = subprocess.run(
-            [*command, str(target)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = " ".join(done.stderr.split()) or f"{command[0]} failed with status {done.returncode}"
-            if "busy" in reason:
-                reason = f"it is busy; {_held(target)}end what uses it, or unmount it lazily with -l"
-            raise MountError(f"cannot unmount {target}: {reason}")
-        if process is not None and not select.select([process], [], [], WAIT_S)[0]:
+        _take_away(mounted, lazy=lazy)
+        if process is not None and not has_ended(process, timeout_s=WAIT_S):
             _log.warning(
                 "%s is unmounted here; the process that served it goes on for who still has it, such as an overlayfs"
                 " or another mount namespace",
@@ -68,13 +56,33 @@ def unmount(mountpoint: Path, *, store: Path, lazy: bool = False) -> None:
             os.close(process)
 
 
-def _command(*, lazy: bool) -> list[str]:
+def _take_away(mounted: Mount, *, lazy: bool) -> None:
     if os.geteuid() == 0:
-        return ["umount", *(["-l"] if lazy else []), "--"]
+        try:
+            device.unmount(mounted, lazy=lazy)
+        except OSError as error:
+            raise _refused(mounted, error.strerror or "", is_busy=error.errno == errno.EBUSY) from error
+        return
     program = fusermount()
     if program is None:
         raise MountError("fusermount was not found; users other than root need it: on Debian install fuse3")
-    return [program, "-u", *(["-z"] if lazy else []), "--"]
+    done = subprocess.run(
+        [program, "-u", *(["-z"] if lazy else []), "--", mounted.target],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = " ".join(done.stderr.split()) or f"{program} failed with status {done.returncode}"
+        raise _refused(mounted, reason, is_busy="busy" in reason)
+
+
+def _refused(mounted: Mount, reason: str, *, is_busy: bool) -> MountError:
+    if is_busy:
+        reason = f"it is busy; {_held(Path(mounted.target))}end what uses it, or unmount it lazily with -l"
+    return MountError(f"cannot unmount {mounted.target}: {reason}")
 
 
 def recorded_mount(mounted: Mount, store: Path) -> "MountRecord | None":
@@ -94,9 +102,9 @@ def _serving_process(mounted: Mount, store: Path) -> int | None:
     """Return a pidfd of the process that serves *mounted*, if it left a record in its store."""
     record = recorded_mount(mounted, store)
     try:
-        return os.pidfd_open(record.pid) if record is not None else None
-    except OSError:
-        return None  # not waiting is no reason not to unmount
+        return open_holder(record) if record is not None else None
+    except MountError:
+        return None  # to unmount does not depend on the wait
 
 
 def _held(target: Path) -> str:

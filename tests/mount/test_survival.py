@@ -19,6 +19,7 @@ from tests.support.images import add_image
 from tests.support.layers import Member, dir_, file, layer, symlink
 from tests.support.mounts import (
     CHECKOUT,
+    children,
     is_alive,
     is_mounted,
     mounted,
@@ -53,10 +54,6 @@ def record(store: Path) -> MountRecord:
     with Store.open(store) as opened:
         (found,) = opened.live_mounts()
         return found
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def drop_caches() -> None:
@@ -206,7 +203,8 @@ def test_what_cannot_be_taken_over_is_told(store: Path, held: Path, tmp_path: Pa
         failed = imagefs("--store", store, "remount", tmp_path / "portable", check=False)
         assert failed.returncode == 8
         assert "unmount and mount it again" in failed.stderr
-    path = Path(record_path(store))
+    wait_until(lambda: len(list((store / "mounts").iterdir())) == 1, "the process of the other mount ends")
+    path = record_path(store)
     said = json.loads(path.read_text())
     path.chmod(0o600)
     path.write_text(json.dumps({**said, "format": 999}))

@@ -192,7 +192,8 @@ def curiosities() -> FakeFilesystem:
 def serve_to_the_kernel(filesystem: Filesystem, mountpoint: Path, *, source: str, options: MountOptions) -> None:
     """Mount *filesystem* with the kernel driver, held by nobody, and serve it until it is unmounted."""
     never, _ = os.pipe()
-    descriptor = device.mount(mountpoint, source=source, options=options)
+    with device.opened(mountpoint) as folder:
+        descriptor = device.mount(folder, mountpoint, source=source, options=options).device
     serving.serve(descriptor, Server(filesystem), asked=lambda: None, answered=lambda: None, stop=never)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagefs.mount import mountinfo
-from imagefs.mount.mountinfo import Mount, mount_at, parse
+from imagefs.mount.mountinfo import Mount, MountIdentity, mount_at, parse
 
 TEXT = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
 40 22 0:40 / /mnt/a\040b\134c\012d\011\043 ro,nosuid shared:5 master:1 - fuse.imagefs /st\040ore,x ro,user_id=0
@@ -19,6 +19,7 @@ not a line at all
 
 def test_fields_are_found_whatever_optional_ones_come_between_and_escapes_are_undone() -> None:
     assert parse(TEXT)[1] == Mount(
+        identity=MountIdentity(40, "0:40"),
         source="/st ore,x",
         target="/mnt/a b\\c\nd\t#",
         fstype="fuse.imagefs",
@@ -44,7 +45,7 @@ def test_lines_of_an_unknown_form_are_left_out_and_bytes_survive() -> None:
     ],
 )
 def test_kinds_are_told_apart(fstype: str, is_fuse: bool, is_imagefs: bool) -> None:
-    mount = Mount("s", "/t", fstype, ())
+    mount = Mount(MountIdentity(1, "0:1"), "s", "/t", fstype, ())
     assert (mount.is_fuse, mount.is_imagefs) == (is_fuse, is_imagefs)
 
 
