@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from imagefs.errors import InvalidManifest, RegistryError, Unauthorized, printable
 from imagefs.registry.boundaries import (
+    Sender,
     authority_of,
     checked_realm,
     checked_redirect,
@@ -135,10 +136,11 @@ class Authorizer:
         return self._credentials[repository]
 
     def _token(self, challenge: Challenge, credential: Credential | None, name: str, scopes: tuple[str, ...]) -> Token:
-        realm = checked_realm(self._root_url, challenge.parameter("realm"))
+        registry, is_here = self._registry(), self._transport.is_here
+        realm = checked_realm(registry, challenge.parameter("realm"), is_here=is_here)
         service = challenge.parameter("service")
         if credential is not None:
-            if not may_tell_password(self._root_url, realm):
+            if not may_tell_password(registry, realm, is_here=is_here):
                 raise Unauthorized(
                     f"{authority_of(self._root_url)} wants the password of {printable(credential.username)} sent to "
                     f"{authority_of(realm)} in plain http, which is refused",
@@ -157,6 +159,7 @@ class Authorizer:
             token_url(realm, service=service, scopes=scopes, account=account),
             headers={"Accept": "application/json"},
             authorization=credential.basic() if credential is not None else None,
+            sender=registry,
             check=self._check_token_redirect,
         )
         return _read_token(response, name)
@@ -169,10 +172,14 @@ class Authorizer:
             "client_id": CLIENT_ID,
             "refresh_token": credential.identity_token,
         }
-        return self._transport.request("POST", realm, headers={"Accept": "application/json"}, form=form)
+        headers = {"Accept": "application/json"}
+        return self._transport.request("POST", realm, headers=headers, form=form, sender=self._registry())
 
-    def _check_token_redirect(self, source: str, target: str) -> str:
-        return checked_realm(self._root_url, checked_redirect(source, target))
+    def _registry(self) -> Sender:
+        return Sender(self._root_url, self._transport.is_here(self._root_url))
+
+    def _check_token_redirect(self, sender: Sender, target: str) -> str:
+        return checked_realm(self._registry(), checked_redirect(sender, target), is_here=self._transport.is_here)
 
 
 def _choose(challenges: Sequence[Challenge]) -> Challenge | None:

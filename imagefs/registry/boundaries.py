@@ -1,22 +1,30 @@
-"""Which hosts may be asked, and which may be told a secret.
+"""Which hosts may be sent requests, and which may be sent a secret.
 
-Receives URLs that a registry, token server or manifest wrote; hands on the same URLs, cleaned, or refuses them.  It
-must never resolve a name or open a connection: the rules are about what is written, and are tables in the tests.
+Receives URLs that a registry, token server or manifest wrote, and addresses that names resolve to; hands on the same
+URLs, cleaned, or refuses them.  It must never resolve a name or open a connection: the rules are tables in the tests.
 
-Three kinds of host matter.  *Loopback* is this machine: nobody in between, but full of services that trust whoever can
-connect.  *Link-local* is where clouds keep the metadata service that hands out their keys; no registry lives there.
+Three kinds of address matter.  *Loopback* is this machine: nobody in between, but full of services that trust every
+client.  *Link-local* is where clouds keep the metadata service that hands out their keys; no registry lives there.
 Everything else is *public* here, private networks too: companies redirect between their own hosts, by any name.
+
+A URL is checked twice: as it is written (`checked_redirect` and its like), and by the addresses that its host resolves
+to (`check_addresses`), to which the connection then goes.  Behind a proxy only the first check is possible: the proxy
+resolves the name.  Hence no host behind a proxy counts as this machine, and it is the proxy's task to refuse addresses.
 """
 
 import ipaddress
 import re
 import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from imagefs.errors import RegistryError, printable
 
 __all__ = [
+    "Sender",
     "authority_of",
+    "check_addresses",
     "checked_foreign",
     "checked_realm",
     "checked_redirect",
@@ -37,6 +45,25 @@ _AUTHORITY = re.compile(rf"(?:{_HOST.pattern})(?::[0-9]{{0,5}})?", re.ASCII)
 _LEGACY_ADDRESS = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]*|[0-9]+)){0,3}", re.ASCII)
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_METADATA = frozenset(
+    ipaddress.ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+)
+"""Addresses outside the link-local networks where clouds (Amazon, Alibaba, Azure, Oracle) serve metadata."""
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that hold an IPv4 address in their last four bytes (RFC 6052)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A server that names a URL for the next request: by a redirect, a challenge or a manifest.
+
+    *url* is where it answered; *is_here* says whether the connection went to this machine.
+    """
+
+    url: str
+    is_here: bool
 
 
 def redacted(url: str) -> str:
@@ -65,9 +92,11 @@ def authority_of(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether *host*, without port, is this machine: ``localhost``, below it, 127.0.0.0/8, ::1, or unspecified.
+    """Return whether *host*, without port, is written as this machine.
 
-    Understands the odd spellings of IPv4 addresses that C libraries connect to: ``127.1``, ``0x7f000001``.
+    That is ``localhost``, a name below it, 127.0.0.0/8, ::1, or the unspecified address.  A name below ``localhost``
+    may still resolve to another machine, so this decides what is refused, never what is trusted.  Understands the
+    odd spellings of IPv4 addresses that C libraries connect to: ``127.1``, ``0x7f000001``.
     """
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
@@ -77,68 +106,94 @@ def is_loopback(host: str) -> bool:
 
 
 def is_link_local(host: str) -> bool:
-    """Return whether *host* is a link-local address (169.254.0.0/16, fe80::/10) or a cloud's other metadata address."""
+    """Return whether *host* is an address where no registry lives.
+
+    Link-local (169.254.0.0/16, fe80::/10), multicast, broadcast, or where a cloud serves its metadata.
+    """
     address = _address(host.lower())
-    return address is not None and (address.is_link_local or address == ipaddress.ip_address("fd00:ec2::254"))
+    if address is None:
+        return False
+    is_group = address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255")
+    return address.is_link_local or is_group or address in _METADATA
 
 
-def checked_redirect(source: str, target: str) -> str:
-    """Return the absolute *target* of a redirect from *source*, if it may be followed.
+def check_addresses(sender: Sender, url: str, addresses: Sequence[str]) -> None:
+    """Refuse to follow *sender* to *url* if one of the *addresses* of its host is link-local, or loopback from outside.
+
+    Raises: RegistryError.
+    """
+    who = f"{authority_of(sender.url)} sends imagefs to {authority_of(url)}"
+    for address in addresses:
+        if is_link_local(address):
+            raise _refuse(f"{who}, which has the link-local address {printable(address)}; refused", sender.url)
+        if is_loopback(address) and not sender.is_here:
+            raise _refuse(f"{who}, which is this machine ({printable(address)}); refused", sender.url)
+
+
+def checked_redirect(sender: Sender, target: str) -> str:
+    """Return the absolute *target* of a redirect from *sender*, if it may be followed.
 
     Refused are anything but http and https, the way down from https to http, and the way from elsewhere to this
     machine or a link-local address.
 
     Raises: RegistryError.
     """
-    who = f"{authority_of(source)} redirects"
+    who = f"{authority_of(sender.url)} redirects"
     cleaned = _parse(target, who)
-    if urlsplit(source).scheme == "https" and cleaned.scheme != "https":
-        raise _refuse(f"{who} from https to {cleaned.scheme}, which is refused", source)
-    _refuse_inner_hosts(source, cleaned, who)
+    if urlsplit(sender.url).scheme == "https" and cleaned.scheme != "https":
+        raise _refuse(f"{who} from https to {cleaned.scheme}, which is refused", sender.url)
+    _refuse_inner_hosts(sender, cleaned, who)
     return cleaned.geturl()
 
 
-def checked_realm(registry_url: str, realm: str) -> str:
+def checked_realm(registry: Sender, realm: str, *, is_here: Callable[[str], bool]) -> str:
     """Return the *realm* of a Bearer challenge, if it may be asked for a token.
 
-    It must be https; http only where the registry itself is spoken to in http or both are this machine.
+    It must be https; http only where the registry itself is spoken to in http or both are this machine.  *is_here*
+    returns whether a URL's host resolves to this machine.
 
     Raises: RegistryError.
     """
-    who = f"{authority_of(registry_url)} names a token server"
+    who = f"{authority_of(registry.url)} names a token server"
     cleaned = _parse(realm, who)
-    if cleaned.scheme != "https" and urlsplit(registry_url).scheme != "http":
-        both_here = is_loopback(host_of(registry_url)) and is_loopback(host_of(cleaned.geturl()))
-        if not both_here:
-            raise _refuse(f"{who} that speaks {cleaned.scheme}; expected https", registry_url)
-    _refuse_inner_hosts(registry_url, cleaned, who)
+    _refuse_inner_hosts(registry, cleaned, who)
+    is_private = cleaned.scheme == "https" or (registry.is_here and is_here(cleaned.geturl()))
+    if not is_private and urlsplit(registry.url).scheme != "http":
+        raise _refuse(f"{who} that speaks {cleaned.scheme}; expected https", registry.url)
     return cleaned.geturl()
 
 
-def checked_foreign(registry_url: str, url: str) -> str:
-    """Return the *url* of a foreign layer, if it may be asked.  Raises: RegistryError."""
-    who = f"a manifest from {authority_of(registry_url)} sends"
+def checked_foreign(registry: Sender, url: str) -> str:
+    """Return the *url* of a foreign layer, if it may be requested: only over https.
+
+    A manifest is written by the author of an image, who must not choose what is fetched from hosts without TLS.
+
+    Raises: RegistryError.
+    """
+    who = f"a manifest from {authority_of(registry.url)} points"
     cleaned = _parse(url, who)
-    _refuse_inner_hosts(registry_url, cleaned, who)
+    if cleaned.scheme != "https":
+        raise _refuse(f"{who} to a URL of {cleaned.scheme}; expected https", registry.url)
+    _refuse_inner_hosts(registry, cleaned, who)
     return cleaned.geturl()
 
 
-def may_tell_password(registry_url: str, realm: str) -> bool:
+def may_tell_password(registry: Sender, realm: str, *, is_here: Callable[[str], bool]) -> bool:
     """Return whether a password meant for the registry may be sent to the checked *realm*.
 
     To another host only over https: a registry that is spoken to in plain http can be anybody, and so name any realm.
     """
-    if urlsplit(realm).scheme == "https" or host_of(registry_url) == host_of(realm):
+    if urlsplit(realm).scheme == "https" or host_of(registry.url) == host_of(realm):
         return True
-    return is_loopback(host_of(registry_url)) and is_loopback(host_of(realm))
+    return registry.is_here and is_here(realm)
 
 
-def _refuse_inner_hosts(source: str, target: SplitResult, who: str) -> None:
+def _refuse_inner_hosts(sender: Sender, target: SplitResult, who: str) -> None:
     host = (target.hostname or "").rstrip(".")
     if is_link_local(host):
-        raise _refuse(f"{who} to the link-local address {printable(host)}, which is refused", source)
-    if is_loopback(host) and not is_loopback(host_of(source)):
-        raise _refuse(f"{who} to this machine ({printable(host)}), which is refused", source)
+        raise _refuse(f"{who} to the link-local address {printable(host)}, which is refused", sender.url)
+    if is_loopback(host) and not sender.is_here:
+        raise _refuse(f"{who} to this machine ({printable(host)}), which is refused", sender.url)
 
 
 def _parse(url: str, who: str) -> SplitResult:
@@ -167,7 +222,7 @@ def _parse(url: str, who: str) -> SplitResult:
 
 def _address(host: str) -> _Address | None:
     try:
-        address: _Address = ipaddress.ip_address(host.strip("[]"))
+        address: _Address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         if not _LEGACY_ADDRESS.fullmatch(host):
             return None
@@ -176,6 +231,8 @@ def _address(host: str) -> _Address | None:
         except (OSError, ValueError):
             return None
     if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(address.packed[-4:])
         return address.ipv4_mapped or address.sixtofour or address
     return address
 

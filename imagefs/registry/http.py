@@ -5,7 +5,7 @@ exactly as they came over the wire.  It must never follow a redirect, answer a c
 ``~/.netrc``, or try again: those are decisions, and made elsewhere.
 
 requests' adapters are used without its sessions, because a session reads the bodies of redirects without bound and
-has opinions on all of the above.
+has opinions on all of the above.  Below them, connections are made by `connections.dial`.
 """
 
 import http.client
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
@@ -24,22 +25,17 @@ import urllib3
 import urllib3.exceptions
 
 from imagefs import __version__
-from imagefs.errors import RegistryError, RegistryUnavailable, printable
-from imagefs.registry.boundaries import authority_of, host_of, is_loopback, redacted
+from imagefs.errors import RegistryError, RegistryUnavailable
+from imagefs.registry import limits
+from imagefs.registry.boundaries import Sender, authority_of, check_addresses, host_of, is_loopback, redacted
+from imagefs.registry.connections import LimitedTlsSocket, ReadLimit, Resolver, dial
+from imagefs.registry.failures import broken, no_answer
+from imagefs.registry.secrets import Secrets
 from imagefs.registry.tls import CertificateFiles, TlsPolicy, tls_context
 
 __all__ = ["Response", "Transport"]
 
 _log = logging.getLogger("imagefs.registry")
-
-CONNECT_TIMEOUT_S = 20.0
-READ_TIMEOUT_S = 60.0
-"""Longest silence; registries that fetch from elsewhere first take their time."""
-
-STALL_WINDOW_S = 30.0
-STALL_BYTES = 4096
-"""Less than this in a window of waiting is a stall: a tenth of an old modem, yet enough to keep a socket from timing
-out for days."""
 
 CHUNK_BYTES = 256 * 1024
 _READ_BYTES = 64 * 1024
@@ -48,10 +44,15 @@ _READ_BYTES = 64 * 1024
 class Response:
     """An answer, its body yet to be read.  Close it; not thread-safe."""
 
-    def __init__(self, response: requests.Response, url: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, response: requests.Response, url: str, clock: Callable[[], float], secrets: Secrets, *, is_here: bool
+    ) -> None:
         self._response = response
         self._clock = clock
+        self._secrets = secrets
         self.url = url
+        self.is_here = is_here
+        """Whether the connection went to a loopback address."""
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         """By name in any case; values of repeated headers are joined with commas."""
@@ -110,12 +111,13 @@ class Response:
         window_bytes = 0
         while True:
             before = self._clock()
+            _limit_reads(raw, limits.READ_TIMEOUT_S, limits.STALL_WINDOW_S, _READ_BYTES + limits.MAX_FRAMING_BYTES)
             try:
                 # read1 returns with what is there; read would wait for all it was asked for, which a server that sends
                 # a byte now and then can draw out for ever.
                 piece: bytes = raw.read1(_READ_BYTES, decode_content=False)
             except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-                yield _broken(error, self.url)
+                yield self._unavailable(broken(error))
                 return
             waited_s += self._clock() - before
             window_bytes += len(piece)
@@ -123,22 +125,32 @@ class Response:
                 yield piece
             else:
                 return
-            if waited_s >= STALL_WINDOW_S:
-                if window_bytes < STALL_BYTES:
-                    host = authority_of(self.url)
-                    yield RegistryUnavailable(
-                        f"the transfer from {host} stalled: {window_bytes} bytes in {waited_s:.0f} s",
-                        url=redacted(self.url),
-                    )
+            if waited_s >= limits.STALL_WINDOW_S:
+                if window_bytes < limits.STALL_BYTES:
+                    yield self._unavailable(f"stalled: {window_bytes} bytes in {waited_s:.0f} s")
                     return
                 waited_s, window_bytes = 0.0, 0
+
+    def _unavailable(self, problem: str) -> RegistryUnavailable:
+        message = f"the transfer from {authority_of(self.url)} {problem}"
+        error = RegistryUnavailable(message, url=redacted(self.url))
+        self._secrets.scrub_error(error)
+        return error
+
+
+def _limit_reads(response: urllib3.BaseHTTPResponse, silence_s: float, rest_s: float, limit_bytes: int) -> None:
+    """Bound the next piece of the body of *response*; a socket of another kind (SOCKS) keeps its timeout alone."""
+    sock = getattr(response, "limited_socket", None)
+    if sock is not None:
+        sock.read_limit = ReadLimit(silence_s, rest_s, limit_bytes)
 
 
 class Transport:
     """Connections for one registry client.  Thread-safe; `close` when no thread uses it any more.
 
     Only *authority*, the registry's own ``host[:port]``, is shown the client certificate and judged by the CAs in
-    *files*; the policy holds for all hosts.
+    *files*; the policy holds for all hosts.  *secrets* learns each secret that is sent, and keeps them out of the log
+    until `close`.
     """
 
     def __init__(
@@ -146,75 +158,194 @@ class Transport:
         authority: str,
         policy: TlsPolicy,
         files: CertificateFiles,
+        secrets: Secrets,
         *,
-        timeouts_s: tuple[float, float] = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._authority = authority
         self._policy = policy
         self._files = files
-        self._timeouts_s = timeouts_s
+        self._secrets = secrets
         self._clock = clock
+        self._resolver = Resolver()
         self._lock = threading.Lock()
         self._adapters: dict[tuple[bool, bool], _Adapter] = {}
         # Its lines hold whole URLs, in which storage services put signatures.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
+        _log.addFilter(secrets)
+
+    def is_here(self, url: str) -> bool:
+        """Return whether requests to *url* go to this machine: not through a proxy, and to loopback addresses only.
+
+        False for a host that cannot be resolved.
+        """
+        try:
+            return self._located(url, None)
+        except RegistryError:
+            return False
 
     def request(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+        sender: Sender | None = None,
     ) -> Response:
         """Send one request and return the answer, whatever its status.
 
-        *headers* are sent besides those every request has.
+        *headers* are sent besides those every request has.  *sender* is the server that names *url*, None where the
+        user or the configuration does; it decides which addresses may be connected to.
 
         Raises: RegistryUnavailable where no answer comes; RegistryError where none can, as with a bad certificate.
         """
         everything = {"User-Agent": f"imagefs/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
-        verify = self._policy.verifies(host_of(url))
+        is_here = self._located(url, sender)
+        self._keep_secrets(url, everything, form or {}, is_here=is_here)
+        verify = self._policy.verifies(is_here=is_here)
         try:
             prepared = requests.Request(method, url, headers=everything, data=form).prepare()
             response = self._adapter(authority_of(url) == self._authority, verify).send(
-                prepared, stream=True, timeout=self._timeouts_s, verify=verify, proxies=_proxies(url)
+                prepared,
+                stream=True,
+                timeout=(limits.CONNECT_TIMEOUT_S, limits.READ_TIMEOUT_S),
+                verify=verify,
+                proxies=_proxies(url),
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, OSError) as error:
-            problem = _no_answer(error, url)
+            is_proxy = isinstance(error, requests.exceptions.ProxyError)
+            problem = no_answer(error, url, is_proxy=is_proxy)
             _log.debug("%s %s: %s", method, redacted(url), problem)
             # Not chained: the messages below hold whole URLs.
             raise problem from None
         _log.debug("%s %s: %d", method, redacted(url), response.status_code)
-        return Response(response, url, self._clock)
+        return Response(response, url, self._clock, self._secrets, is_here=is_here)
 
     def close(self) -> None:
         """Close all connections."""
+        _log.removeFilter(self._secrets)
         with self._lock:
             for adapter in self._adapters.values():
                 adapter.close()
             self._adapters.clear()
 
+    def _located(self, url: str, sender: Sender | None) -> bool:
+        """Return whether *url* is on this machine; refuse it if *sender* must not name its addresses.
+
+        Raises: RegistryError, RegistryUnavailable where the host has no address.
+        """
+        if requests.utils.select_proxy(url, _proxies(url)):
+            return False  # the proxy resolves the name
+        try:
+            found = self._resolver.addresses(urlsplit(url).hostname or "", limits.CONNECT_TIMEOUT_S)
+        except (OSError, ValueError) as error:
+            raise no_answer(error, url) from None
+        addresses = [address.text for address in found]
+        if sender is not None:
+            check_addresses(sender, url, addresses)
+        return all(is_loopback(address) for address in addresses)
+
+    def _keep_secrets(self, url: str, headers: Mapping[str, str], form: Mapping[str, str], *, is_here: bool) -> None:
+        """Remember what is secret in a request.  Raises: RegistryError where it would be readable on its way."""
+        authorization, refresh_token = headers.get("Authorization"), form.get("refresh_token")
+        if authorization:
+            self._secrets.add_authorization(authorization)
+        if refresh_token:
+            self._secrets.add(refresh_token)
+        is_readable = urlsplit(url).scheme != "https" and not self._policy.allows_http(is_here=is_here)
+        if is_readable and (authorization or refresh_token):
+            raise RegistryError(
+                f"a login must not be sent to {authority_of(url)} in plain http: its address is not this machine's",
+                url=redacted(url),
+            )
+
     def _adapter(self, own: bool, verify: bool) -> "_Adapter":
         with self._lock:
             if (own, verify) not in self._adapters:
-                files = self._files if own else CertificateFiles()
-                context = tls_context(files, verify=verify, bundle=requests.utils.DEFAULT_CA_BUNDLE_PATH)
-                self._adapters[own, verify] = _Adapter(context)
+                bundle = requests.utils.DEFAULT_CA_BUNDLE_PATH
+                context = tls_context(self._files if own else CertificateFiles(), verify=verify, bundle=bundle)
+                # A proxy sees neither the client certificate nor the CAs of the registry.
+                to_proxy = tls_context(CertificateFiles(), verify=verify, bundle=bundle)
+                self._adapters[own, verify] = _Adapter(self._resolver, context, to_proxy)
                 if not verify:
                     # It says for each request what the user said himself.
                     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
             return self._adapters[own, verify]
 
 
+class _Dialing:
+    """What connections of urllib3 do otherwise here: connect to resolved addresses, and bound what is read."""
+
+    resolver: Resolver
+    host: str
+    port: int
+    timeout: float
+    sock: Any
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            sock = dial(self.resolver, self._dns_host.strip("[]"), self.port, self.timeout)  # type: ignore[attr-defined]
+        except socket.gaierror as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
+        except TimeoutError as error:
+            raise urllib3.exceptions.ConnectTimeoutError(self, "no connection in time") from error
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(self, "no connection") from error  # type: ignore[arg-type]
+        # For the answer of a proxy that is asked for a tunnel.
+        sock.read_limit = ReadLimit(limits.CONNECT_TIMEOUT_S, limits.CONNECT_TIMEOUT_S, limits.MAX_FRAMING_BYTES)
+        return sock
+
+    def getresponse(self) -> urllib3.BaseHTTPResponse:
+        """Read the head of the answer."""
+        sock = getattr(self.sock, "socket", self.sock)  # of TLS within the TLS of a proxy
+        sock.read_limit = ReadLimit(limits.READ_TIMEOUT_S, limits.HEAD_TIMEOUT_S, limits.MAX_FRAMING_BYTES)
+        response: urllib3.BaseHTTPResponse = super().getresponse()  # type: ignore[misc]
+        response.limited_socket = sock  # type: ignore[attr-defined]
+        return response
+
+
+def _pool_classes(resolver: Resolver) -> dict[str, Any]:
+    """Return the classes of connection pools by scheme, bound to *resolver*."""
+
+    class Plain(_Dialing, urllib3.connection.HTTPConnection):  # type: ignore[misc]
+        pass
+
+    class Secure(_Dialing, urllib3.connection.HTTPSConnection):  # type: ignore[misc]
+        pass
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain  # type: ignore[assignment]
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure  # type: ignore[assignment]
+
+    Plain.resolver = Secure.resolver = resolver
+    return {"http": PlainPool, "https": SecurePool}
+
+
 class _Adapter(requests.adapters.HTTPAdapter):
     """Connections that share one TLS context, straight and through proxies."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, resolver: Resolver, context: ssl.SSLContext, to_proxy: ssl.SSLContext) -> None:
+        context.sslsocket_class = to_proxy.sslsocket_class = LimitedTlsSocket
+        self._pools = _pool_classes(resolver)
         self._context = context
+        self._to_proxy = to_proxy
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(*args, **kwargs, ssl_context=self._context)
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if proxy.lower().startswith("socks"):  # whose connections are of classes of their own
+            return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
+        manager = super().proxy_manager_for(
+            proxy, **kwargs, ssl_context=self._context, proxy_ssl_context=self._to_proxy
+        )
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         """Leave all to the context: it is loaded already, where requests would load its bundle at each connection."""
@@ -224,70 +355,3 @@ def _proxies(url: str) -> dict[str, str]:
     if is_loopback(host_of(url)):
         return {}
     return requests.utils.get_environ_proxies(url)
-
-
-def _broken(error: BaseException, url: str) -> RegistryUnavailable:
-    reason = "it was silent for too long" if _find(error, TimeoutError, urllib3.exceptions.ReadTimeoutError) else ""
-    reason = reason or _reason(error) or "the connection ended early"
-    return RegistryUnavailable(f"the transfer from {authority_of(url)} broke: {reason}", url=redacted(url))
-
-
-def _no_answer(error: BaseException, url: str) -> RegistryError:
-    host, shown = authority_of(url), redacted(url)
-    if certificate := _find(error, ssl.SSLCertVerificationError):
-        why = printable(getattr(certificate, "verify_message", "") or str(certificate))
-        return RegistryError(
-            f"cannot trust the TLS certificate of {host}: {why}; put its CA into "
-            f"/etc/containers/certs.d/{host}/ca.crt, or use --tls-verify=false",
-            url=shown,
-        )
-    if failure := _find(error, ssl.SSLError):
-        if getattr(failure, "reason", None) in _PLAIN_HTTP_REASONS:
-            return RegistryError(
-                f"http: server gave HTTP response to HTTPS client ({host}); use --tls-verify=false to speak http to it",
-                url=shown,
-            )
-        return RegistryError(f"no TLS connection to {host}: {_reason(failure)}", url=shown)
-    through = " through the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
-    if _find(error, socket.gaierror, urllib3.exceptions.NameResolutionError):
-        reason = "no such host"
-    elif _find(error, ConnectionRefusedError):
-        reason = "connection refused"
-    elif isinstance(error, requests.exceptions.Timeout) or _find(error, TimeoutError):
-        reason = "no answer in time"
-    elif isinstance(error, ValueError) and not isinstance(error, OSError):
-        return RegistryError(f"cannot send a request to {host}: {type(error).__name__}", url=shown)
-    else:
-        reason = _reason(error) or "the connection ended before an answer came"
-    return RegistryUnavailable(f"cannot reach registry host {host}{through}: {reason}", url=shown)
-
-
-_PLAIN_HTTP_REASONS = frozenset(
-    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"}
-)
-
-
-def _reason(error: BaseException) -> str:
-    """Return what the operating system or TLS says; other messages hold URLs and addresses of objects."""
-    found = _find(error, OSError)
-    if isinstance(found, ssl.SSLError):
-        return printable((found.reason or "TLS failure").replace("_", " ").lower())
-    return (
-        (found.strerror or "")
-        if isinstance(found, OSError) and not isinstance(found, requests.RequestException)
-        else ""
-    )
-
-
-def _find(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
-    """Return the innermost exception of one of *kinds* among those *error* is made of."""
-    queue: list[BaseException] = [error]
-    seen: list[BaseException] = []
-    while queue and len(seen) < 50:
-        current = queue.pop(0)
-        if any(current is other for other in seen):
-            continue
-        seen.append(current)
-        inner = (current.__cause__, current.__context__, getattr(current, "reason", None), *current.args)
-        queue.extend(other for other in inner if isinstance(other, BaseException))
-    return next((found for found in reversed(seen) if isinstance(found, kinds)), None)

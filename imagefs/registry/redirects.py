@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urljoin
 
 from imagefs.errors import RegistryError
-from imagefs.registry.boundaries import authority_of, checked_redirect, origin_of, redacted
+from imagefs.registry.boundaries import Sender, authority_of, checked_redirect, origin_of, redacted
 from imagefs.registry.http import Response, Transport
 
 __all__ = ["MAX_REDIRECTS", "get_following"]
@@ -23,12 +23,14 @@ def get_following(
     *,
     headers: Mapping[str, str],
     authorization: str | None,
-    check: Callable[[str, str], str] = checked_redirect,
+    sender: Sender | None = None,
+    check: Callable[[Sender, str], str] = checked_redirect,
 ) -> tuple[Response, bool]:
     """GET *url*, follow where it redirects, and return the answer and whether it comes from the origin of *url*.
 
-    *authorization* is sent to that origin only; once the way has left it, it is not sent to it again either.  *check*
-    receives where a redirect comes from and the absolute URL it names, and returns the URL to ask, or raises.
+    *authorization* is sent to that origin only; once the way has left it, it is not sent to it again either.  *sender*
+    is the server that names *url*, None for the user.  *check* receives the server that redirects and the absolute URL
+    it names, and returns the URL to request, or raises.
 
     Raises: RegistryError where a redirect is refused, or after `MAX_REDIRECTS`.
     """
@@ -36,7 +38,7 @@ def get_following(
     trusted = True
     for _ in range(MAX_REDIRECTS + 1):
         secret = {"Authorization": authorization} if trusted and authorization else {}
-        response = transport.request("GET", current, headers={**headers, **secret})
+        response = transport.request("GET", current, headers={**headers, **secret}, sender=sender)
         location = response.headers.get("location")
         if response.status not in _REDIRECTS or not location:
             return response, trusted
@@ -46,7 +48,8 @@ def get_following(
         except ValueError:
             message = f"{authority_of(current)} redirects to a malformed URL"
             raise RegistryError(message, status=response.status, url=redacted(current)) from None
-        current = check(current, target)
+        sender = Sender(current, response.is_here)
+        current = check(sender, target)
         trusted = trusted and origin_of(current) == origin_of(url)
     raise RegistryError(
         f"{authority_of(url)} redirects more than {MAX_REDIRECTS} times", status=response.status, url=redacted(url)

@@ -83,7 +83,7 @@ def _searched(session: RegistrySession, registry: str, term: str, limit: int) ->
     query = urlencode({"q": term, "n": str(limit)}, quote_via=quote)
     asked = Asked("search", printable(term, limit=60))
     # Public, and so asked without credentials.
-    response = session.get_foreign(f"{root}v1/search?{query}", asked, headers={"Accept": "application/json"})
+    response = session.get_anonymous(f"{root}v1/search?{query}", asked, headers={"Accept": "application/json"})
     with contextlib.closing(response):
         raw = response.read(_MAX_BODY_BYTES + 1)
     document = parse_json(raw, what="search results", limit_bytes=_MAX_BODY_BYTES)

@@ -13,8 +13,9 @@ from pathlib import Path
 from imagefs.errors import RegistryError
 from imagefs.oci.reference import Reference
 from imagefs.registry.authorization import Authorizer
-from imagefs.registry.boundaries import authority_of, checked_foreign, host_of
+from imagefs.registry.boundaries import Sender, authority_of, checked_foreign
 from imagefs.registry.credentials import find_credential
+from imagefs.registry.failures import PlainHttp
 from imagefs.registry.http import Response, Transport
 from imagefs.registry.protocol import (
     MAX_ERROR_BODY_BYTES,
@@ -26,6 +27,7 @@ from imagefs.registry.protocol import (
 from imagefs.registry.redirects import get_following
 from imagefs.registry.refusal import Asked, refusal
 from imagefs.registry.retry import Attempts, RetryPolicy
+from imagefs.registry.secrets import Secrets
 from imagefs.registry.tls import TlsPolicy, certificate_files
 
 __all__ = ["RegistrySession"]
@@ -47,6 +49,7 @@ class RegistrySession:
         self._authfile = authfile
         self._retry = retry
         self._lock = threading.Lock()
+        self._secrets = Secrets()
         self._transport: Transport | None = None
         self._connected: tuple[str, Transport, Authorizer] | None = None
         self._warnings: set[str] = set()
@@ -75,20 +78,28 @@ class RegistrySession:
 
         Raises: RegistryError.
         """
-        _, transport, authorizer = self._connect()
-        header = authorizer.header(repository, name=asked.name)
-        response, trusted = get_following(transport, url, headers=headers, authorization=header)
-        if response.status == 401 and trusted:
-            challenges = parse_challenges(response.header_values("www-authenticate"))
-            try:
-                better = authorizer.answer(challenges, repository, name=asked.name, rejected=header)
-            except BaseException:
-                response.close()
-                raise
-            if better is not None:
-                response.close()
-                response, trusted = get_following(transport, url, headers=headers, authorization=better)
-        return self._checked(response, asked, accept, elsewhere=not trusted)
+        with self._secrets.scrubbing():
+            _, transport, authorizer = self._connect()
+            header = authorizer.header(repository, name=asked.name)
+            response, trusted = get_following(transport, url, headers=headers, authorization=header)
+            if response.status == 401 and trusted:
+                challenges = parse_challenges(response.header_values("www-authenticate"))
+                try:
+                    better = authorizer.answer(challenges, repository, name=asked.name, rejected=header)
+                except BaseException:
+                    response.close()
+                    raise
+                if better is not None:
+                    response.close()
+                    response, trusted = get_following(transport, url, headers=headers, authorization=better)
+            return self._checked(response, asked, accept, elsewhere=not trusted)
+
+    def get_anonymous(self, url: str, asked: Asked, *, headers: Mapping[str, str]) -> Response:
+        """Return the answer to a GET from the registry itself, without credentials.  Raises: RegistryError."""
+        with self._secrets.scrubbing():
+            _, transport, _ = self._connect()
+            response, _ = get_following(transport, url, headers=headers, authorization=None)
+            return self._checked(response, asked, (200,), elsewhere=True)
 
     def get_foreign(
         self, url: str, asked: Asked, *, headers: Mapping[str, str], accept: Collection[int] = (200,)
@@ -97,9 +108,12 @@ class RegistrySession:
 
         Raises: RegistryError.
         """
-        root_url, transport, _ = self._connect()
-        response, _ = get_following(transport, checked_foreign(root_url, url), headers=headers, authorization=None)
-        return self._checked(response, asked, accept, elsewhere=True)
+        with self._secrets.scrubbing():
+            root_url, transport, _ = self._connect()
+            registry = Sender(root_url, transport.is_here(root_url))
+            target = checked_foreign(registry, url)
+            response, _ = get_following(transport, target, headers=headers, authorization=None, sender=registry)
+            return self._checked(response, asked, accept, elsewhere=True)
 
     def close(self) -> None:
         """Close all connections."""
@@ -108,11 +122,12 @@ class RegistrySession:
                 self._transport.close()
 
     def _connect(self) -> tuple[str, Transport, Authorizer]:
-        with self._lock:
+        with self._lock, self._secrets.scrubbing():
             if self._connected is None:
                 if self._transport is None:
                     authority = authority_of(api_root(self._registry, "https"))
-                    self._transport = Transport(authority, self._policy, certificate_files(self._registry))
+                    files = certificate_files(self._registry)
+                    self._transport = Transport(authority, self._policy, files, self._secrets)
                 self._connected = self._find_scheme(self._transport)
             return self._connected
 
@@ -121,13 +136,17 @@ class RegistrySession:
         try:
             return self._greet(transport, https)
         except RegistryError as error:
-            if error.status or not self._policy.allows_http(host_of(https)):
+            if error.status or not self._policy.allows_http(is_here=transport.is_here(https)):
                 raise
-            try:
-                return self._greet(transport, api_root(self._registry, "http"), only_expected=True)
-            except RegistryError as second:
-                _log.debug("plain http neither: %s", second)
-            raise
+            failure = error
+        # Not inside the handler above: what fails now would be read as a consequence of the TLS failure.
+        try:
+            return self._greet(transport, api_root(self._registry, "http"), only_expected=True)
+        except RegistryError as second:
+            if isinstance(failure, PlainHttp):
+                raise
+            _log.debug("plain http neither: %s", second)
+        raise failure
 
     def _greet(
         self, transport: Transport, root_url: str, *, only_expected: bool = False

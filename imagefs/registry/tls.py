@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagefs.errors import RegistryError
-from imagefs.registry.boundaries import is_loopback
 from imagefs.registry.credentials import home
 
 __all__ = ["CertificateFiles", "TlsPolicy", "certificate_files"]
@@ -27,20 +26,23 @@ class CertificateFiles:
 
 @dataclass(frozen=True, slots=True)
 class TlsPolicy:
-    """Whether to insist on verified TLS: True and False as the user said, None where he said nothing.
+    """Whether to insist on verified TLS: True and False as the user said, None for the default.
 
-    Then only this machine is believed without: nobody is in between.
+    The default is to insist, except for connections to this machine, where nobody is in between.
     """
 
     tls_verify: bool | None = None
 
-    def verifies(self, host: str) -> bool:
-        """Return whether the certificate of *host* (without port) must be good."""
-        return not is_loopback(host) if self.tls_verify is None else self.tls_verify
+    def verifies(self, *, is_here: bool) -> bool:
+        """Return whether the server's certificate must be good.
 
-    def allows_http(self, host: str) -> bool:
-        """Return whether *host* may be spoken to in plain http where it speaks no https."""
-        return not self.verifies(host)
+        *is_here* says whether the addresses that are connected to are loopback addresses, whatever the host's name.
+        """
+        return not is_here if self.tls_verify is None else self.tls_verify
+
+    def allows_http(self, *, is_here: bool) -> bool:
+        """Return whether plain http may be spoken where the server speaks no https."""
+        return not self.verifies(is_here=is_here)
 
 
 def certificate_files(registry: str, *, folders: tuple[Path, ...] | None = None) -> CertificateFiles:

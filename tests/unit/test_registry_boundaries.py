@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from imagefs.errors import RegistryError
 from imagefs.registry.boundaries import (
+    Sender,
+    check_addresses,
     checked_foreign,
     checked_realm,
     checked_redirect,
+    host_of,
     is_link_local,
     is_loopback,
     may_tell_password,
@@ -20,6 +23,17 @@ HERE = [
     "localhost", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.1", "127.1", "127.255.0.9", "0x7f000001",
     "2130706433", "017700000001", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "0.0.0.0", "0", "::",
 ]  # fmt: skip
+
+
+def sender(url: str) -> Sender:
+    """The server at *url*, whose name is its address."""
+    return Sender(url, is_here(url))
+
+
+def is_here(url: str) -> bool:
+    return is_loopback(host_of(url))
+
+
 ELSEWHERE = [
     "example.com",
     "localhost.example.com",
@@ -79,7 +93,7 @@ def test_metadata_services_are_recognised(host: str) -> None:
 )
 def test_redirects_that_are_refused(source: str, target: str) -> None:
     with pytest.raises(RegistryError) as caught:
-        checked_redirect(source, target)
+        checked_redirect(sender(source), target)
     assert "pw" not in str(caught.value)
 
 
@@ -95,7 +109,7 @@ def test_redirects_that_are_refused(source: str, target: str) -> None:
     ],
 )
 def test_redirects_that_are_followed(source: str, target: str, expected: str) -> None:
-    assert checked_redirect(source, target) == expected
+    assert checked_redirect(sender(source), target) == expected
 
 
 @pytest.mark.parametrize(
@@ -113,7 +127,7 @@ def test_redirects_that_are_followed(source: str, target: str, expected: str) ->
 )
 def test_realms_that_are_refused(registry: str, realm: str) -> None:
     with pytest.raises(RegistryError):
-        checked_realm(registry, realm)
+        checked_realm(sender(registry), realm, is_here=is_here)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +141,7 @@ def test_realms_that_are_refused(registry: str, realm: str) -> None:
     ],
 )
 def test_realms_that_are_asked(registry: str, realm: str) -> None:
-    assert checked_realm(registry, realm) == realm
+    assert checked_realm(sender(registry), realm, is_here=is_here) == realm
 
 
 @pytest.mark.parametrize(
@@ -141,14 +155,62 @@ def test_realms_that_are_asked(registry: str, realm: str) -> None:
     ],
 )
 def test_a_password_goes_to_another_host_only_over_https(registry: str, realm: str, expected: bool) -> None:
-    assert may_tell_password(registry, realm) is expected
+    assert may_tell_password(sender(registry), realm, is_here=is_here) is expected
 
 
-def test_foreign_layers_do_not_reach_into_this_machine() -> None:
-    assert checked_foreign("https://r.example/v2/", "http://mcr.example/x") == "http://mcr.example/x"
-    for url in ("http://localhost/x", "http://169.254.169.254/x", "file:///x"):
+def test_foreign_layers_are_fetched_over_https_and_not_from_this_machine() -> None:
+    registry = sender("https://r.example/v2/")
+    assert checked_foreign(registry, "https://mcr.example/x") == "https://mcr.example/x"
+    for url in ("https://localhost/x", "https://169.254.169.254/x", "file:///x", "http://mcr.example/x"):
         with pytest.raises(RegistryError):
-            checked_foreign("https://r.example/v2/", url)
+            checked_foreign(registry, url)
+    with pytest.raises(RegistryError, match="a URL of http; expected https"):
+        checked_foreign(sender("http://127.0.0.1:5000/v2/"), "http://127.0.0.1:5001/x")
+
+
+@pytest.mark.parametrize(
+    ("address", "from_elsewhere", "from_here"),
+    [
+        ("127.0.0.1", False, True),
+        ("::1", False, True),
+        ("0.0.0.0", False, True),
+        ("::ffff:127.0.0.1", False, True),
+        ("64:ff9b::7f00:1", False, True),
+        ("169.254.169.254", False, False),
+        ("fe80::1%2", False, False),
+        ("::ffff:169.254.169.254", False, False),
+        ("64:ff9b::a9fe:a9fe", False, False),
+        ("fd00:ec2::254", False, False),
+        ("100.100.100.200", False, False),
+        ("224.0.0.1", False, False),
+        ("ff02::1", False, False),
+        ("255.255.255.255", False, False),
+        ("10.0.0.1", True, True),
+        ("192.168.0.1", True, True),
+        ("8.8.8.8", True, True),
+        ("2001:db8::1", True, True),
+    ],
+)
+def test_addresses_decide_where_a_server_may_send_us(address: str, from_elsewhere: bool, from_here: bool) -> None:
+    for source, allowed in (("https://r.example/v2/", from_elsewhere), ("http://localhost/v2/", from_here)):
+        for addresses in ((address,), ("10.0.0.2", address)):
+            if allowed:
+                check_addresses(sender(source), "https://cdn.example/x", addresses)
+            else:
+                with pytest.raises(RegistryError, match=r"r.example sends imagefs|localhost sends imagefs"):
+                    check_addresses(sender(source), "https://cdn.example/x", addresses)
+
+
+def test_the_address_of_a_source_counts_and_not_its_name() -> None:
+    pretender = Sender("http://registry.localhost/v2/", is_here=False)
+    with pytest.raises(RegistryError, match="this machine"):
+        checked_redirect(pretender, "http://127.0.0.1:8080/x")
+    assert not may_tell_password(pretender, "http://auth.localhost/token", is_here=is_here)
+    named = Sender("http://registry.test/v2/", is_here=True)
+    assert checked_redirect(named, "http://127.0.0.1:8080/x") == "http://127.0.0.1:8080/x"
+    here = Sender("https://127.0.0.1/v2/", is_here=True)
+    with pytest.raises(RegistryError, match="expected https"):
+        checked_realm(here, "http://auth.localhost/token", is_here=lambda _: False)
 
 
 def test_origins_are_compared_with_the_port_that_is_meant() -> None:
@@ -173,7 +235,7 @@ def test_urls_are_shown_without_what_may_be_secret(url: str, expected: str) -> N
 @settings(deadline=None, max_examples=300)
 def test_any_target_is_a_clean_url_or_refused(text: str, prefix: str) -> None:
     try:
-        cleaned = checked_redirect("https://r.example/v2/", prefix + text)
+        cleaned = checked_redirect(sender("https://r.example/v2/"), prefix + text)
     except RegistryError:
         return
     assert cleaned.startswith("https://")

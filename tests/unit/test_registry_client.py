@@ -26,6 +26,7 @@ from imagefs.registry import http as registry_http
 from imagefs.registry.client import RegistryClient
 from imagefs.registry.http import Transport
 from imagefs.registry.retry import RetryPolicy
+from imagefs.registry.secrets import Secrets
 from imagefs.registry.tls import CertificateFiles, TlsPolicy
 from tests.support.built_images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, image, sha256, tar
 from tests.support.registry import Fault, Handler, Registry, chunked, cut, endless, redirect, refuse, status
@@ -385,7 +386,8 @@ def test_a_break_behind_the_last_byte_does_no_harm(registry: Registry, client: R
 def test_a_transfer_that_crawls_is_a_stall(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_http, "_READ_BYTES", 1)
     times = iter(range(0, 1_000_000, 11))  # between two looks at the clock 11 s pass
-    transport = Transport(registry.host, TlsPolicy(), CertificateFiles(), clock=lambda: float(next(times)))
+    clock = lambda: float(next(times))  # noqa: E731
+    transport = Transport(registry.host, TlsPolicy(), CertificateFiles(), Secrets(), clock=clock)
     response = transport.request("GET", f"{registry.url}{BLOBS}{BIG_BLOB.digest}")
     with pytest.raises(RegistryUnavailable, match="stalled: 3 bytes in 33 s"):
         list(response.chunks())

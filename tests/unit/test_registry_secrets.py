@@ -13,8 +13,11 @@ from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import Digest
 from imagefs.registry.client import RegistryClient
 from imagefs.registry.retry import RetryPolicy
+from imagefs.registry.secrets import Secrets
 from tests.support.built_images import OCI_LAYER, image, tar
-from tests.support.registry import Fault, Registry, basic, endless, redirect, status
+from tests.support.commands import needs
+from tests.support.registry import Fault, Registry, basic, endless, error_body, redirect, status
+from tests.support.token_server import self_signed
 
 REPOSITORY = "team/app"
 IMAGE = image([tar({"etc/hello": b"hello"})])
@@ -49,6 +52,17 @@ def other() -> Iterator[Registry]:
     with Registry() as other:
         other.blobs[str(LAYER.digest)] = BLOB
         yield other
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Registry]:
+    """A server that speaks https, with a certificate that only this machine may have."""
+    key, certificate = self_signed(tmp_path / "storage")
+    pair = tmp_path / "storage/pair.pem"
+    pair.write_bytes(key.read_bytes() + certificate.read_bytes())
+    with Registry(certificate=pair) as storage:
+        storage.blobs[str(LAYER.digest)] = BLOB
+        yield storage
 
 
 @pytest.fixture
@@ -303,26 +317,34 @@ def test_the_challenge_of_another_host_is_never_answered(
     assert [request.authorization for request in other.seen] == [None]
 
 
+@needs("openssl")
 @pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
 def test_the_host_of_a_foreign_layer_gets_no_credentials(
-    registry: Registry, other: Registry, client: RegistryClient, scheme: str, caplog: pytest.LogCaptureFixture
+    registry: Registry, storage: Registry, client: RegistryClient, scheme: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry.basic = (USER, PASSWORD)
-    challenge = f'{scheme} realm="{other.url}/token"'
-    other.fault("/layer", status(401, WWW_Authenticate=challenge), every_time=True)
-    foreign = Descriptor(FOREIGN, LAYER.digest, LAYER.size, urls=(f"{other.url}/layer",))
+    challenge = f'{scheme} realm="{storage.url}/token"'
+    storage.fault("/layer", status(401, WWW_Authenticate=challenge), every_time=True)
+    foreign = Descriptor(FOREIGN, LAYER.digest, LAYER.size, urls=(f"{storage.url}/layer",))
     assert read(client, foreign) == BLOB  # from the registry, which has it after all
-    assert [request.authorization for request in other.seen] == [None]
+    assert [request.authorization for request in storage.seen] == [None]
     assert "trying elsewhere" in caplog.text
 
 
+@needs("openssl")
 def test_a_foreign_layer_is_fetched_where_it_is_said_to_be(
-    registry: Registry, other: Registry, client: RegistryClient
+    registry: Registry, storage: Registry, client: RegistryClient
 ) -> None:
     del registry.blobs[str(LAYER.digest)]
-    urls = ("http://169.254.169.254/layer", f"{other.url}/absent", f"{other.url}/storage/{LAYER.digest.hex}")
+    urls = (
+        "https://169.254.169.254/layer",
+        f"{registry.url}/storage/{LAYER.digest.hex}",
+        f"{storage.url}/absent",
+        f"{storage.url}/storage/{LAYER.digest.hex}",
+    )
     assert read(client, Descriptor(FOREIGN, LAYER.digest, LAYER.size, urls=urls)) == BLOB
-    other.blobs[str(LAYER.digest)] = b"other data"
+    assert not registry.asked("/storage/")  # in plain http
+    storage.blobs[str(LAYER.digest)] = b"other data"
     with pytest.raises(DigestMismatch):
         read(client, Descriptor(FOREIGN, LAYER.digest, LAYER.size, urls=urls))
 
@@ -356,6 +378,112 @@ def test_neither_logs_nor_errors_hold_a_secret(
     for secret in (PASSWORD, encoded, "token-1-secret", "signature-secret", "cookie-secret"):
         assert secret not in everything
     assert f"GET {other.url}/storage/{LAYER.digest.hex}: 200" in caplog.text
+
+
+ENCODED = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+TWICE = base64.b64encode(f"Authorization: Basic {ENCODED}".encode()).decode()
+ECHOES = [
+    ("basic", f"Authorization: Basic {ENCODED}", ENCODED.rstrip("=")),
+    ("basic", f"Authorization: Basic {ENCODED[:-6]}", ENCODED[:-6]),
+    ("basic", f"https://{USER}:{PASSWORD}@registry.example/", PASSWORD),
+    ("basic", f"PASSWORD={PASSWORD.upper()}", PASSWORD),
+    ("basic", TWICE, TWICE[len("Authorization: Basic ") * 4 // 3 : -2]),
+    (
+        "basic",
+        base64.urlsafe_b64encode(f"xyz{PASSWORD}xy".encode()).decode(),
+        base64.b64encode(PASSWORD.encode())[:-4].decode(),
+    ),
+    ("bearer", "Authorization: Bearer token-1-secret", "token-1-secret"),
+    ("bearer", "token-1-secr", "token-1-secr"),
+]
+"""What is used, what the registry repeats, and what of it is secret."""
+
+
+def echoed(text: str) -> list[tuple[str, Fault]]:
+    """Return where in an answer a registry may repeat what it received."""
+    return [
+        ("message", status(403, error_body("DENIED", text))),
+        ("long message", status(403, error_body("DENIED", "x" * (495 - len(text) // 2) + text))),
+        ("code", status(403, error_body(text.replace("-", "_"), "no"))),
+        ("detail", status(400, json.dumps({"details": text}).encode())),
+        ("warning", status(403, b"", Warning=f'299 - "{text}"')),
+        ("path", redirect(f"http://127.0.0.1:1/{text.replace(' ', '%20')}")),
+        ("host", redirect(f"http://{text.rpartition(' ')[2].rstrip('=')}.invalid/")),
+        ("foreign scheme", redirect(f"{text}://x/")),
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "echo", "secret"), ECHOES)
+@pytest.mark.parametrize("place", range(8))
+def test_what_a_registry_repeats_of_a_login_is_not_told_on(
+    registry: Registry,
+    client: RegistryClient,
+    caplog: pytest.LogCaptureFixture,
+    scheme: str,
+    echo: str,
+    secret: str,
+    place: int,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    if scheme == "basic":
+        registry.basic = (USER, PASSWORD)
+    else:
+        registry.realm = f"{registry.url}/token"
+    client.manifest(REPOSITORY, "1.0")
+    name, fault = echoed(echo)[place]
+    registry.fault("manifests", fault, every_time=True)
+    with pytest.raises(RegistryError) as caught:
+        client.manifest(REPOSITORY, "1.0")
+    everything = f"{caplog.text} {caught.value} {vars(caught.value)} {caught.value.args}".lower().replace("_", "-")
+    for start in range(len(secret) - 7):
+        assert secret[start : start + 8].lower() not in everything, name
+
+
+def test_a_token_server_that_repeats_a_refresh_token_is_not_quoted(
+    registry: Registry, other: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    registry.realm = f"{other.url}/token"
+    other.fault("/token", status(403, json.dumps({"details": f"no such token {IDENTITY}"}).encode()))
+    client = client_of(registry, tmp_path, {"username": "<token>", "identitytoken": IDENTITY})
+    with pytest.raises(Unauthorized, match=r"no such token \*\*\*") as caught:
+        client.manifest(REPOSITORY, "1.0")
+    assert IDENTITY not in f"{caplog.text}{vars(caught.value)}"
+    client.close()
+
+
+def test_a_client_that_is_closed_leaves_the_log_as_it_was(registry: Registry, tmp_path: Path) -> None:
+    filters = list(logging.getLogger("imagefs.registry").filters)
+    client = client_of(registry, tmp_path, None)
+    client.manifest(REPOSITORY, "1.0")
+    assert len(logging.getLogger("imagefs.registry").filters) == len(filters) + 1
+    client.close()
+    assert logging.getLogger("imagefs.registry").filters == filters
+
+
+@pytest.mark.parametrize(
+    ("secrets", "text", "expected"),
+    [
+        ((), "as it was", "as it was"),
+        (("abc",), "x abc ABC abcd ab", "x *** *** ***d ab"),
+        (("0123456789",), "0123456 01234567 0123456789", "0123456 *** ***"),
+        (("p@ss/word",), "p%40ss%2Fword", "***"),
+        (("",), "nothing", "nothing"),
+        (("İstanbul-secret",), "istanbul-secret", "i***"),
+    ],
+)
+def test_secrets_and_long_parts_of_them_become_stars(secrets: tuple[str, ...], text: str, expected: str) -> None:
+    known = Secrets()
+    for secret in secrets:
+        known.add(secret)
+    assert known.scrub(text) == expected
+
+
+def test_of_very_many_secrets_the_latest_are_remembered() -> None:
+    known = Secrets()
+    for number in range(1000):
+        known.add(f"s{number:03}")
+    assert known.scrub("s000 s999") == "s000 ***"
 
 
 def test_a_transfer_that_breaks_does_not_chain_errors_that_hold_urls(registry: Registry) -> None:
