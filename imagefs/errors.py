@@ -17,20 +17,6 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-EXIT_CODES: tuple[tuple[int, str], ...] = (
-    (0, "success"),
-    (1, "an unforeseen failure, or the operating system refused"),
-    (2, "wrong usage: an option, reference, digest or platform that cannot be understood"),
-    (3, "the registry failed or could not be reached"),
-    (4, "the registry wants (other) credentials"),
-    (5, "the registry or archive has no such image, or not for this platform"),
-    (6, "bytes are not what they claim: digest, size, manifest, layer or archive"),
-    (7, "the local store: no such image, in use, damaged, or of another format"),
-    (8, "mounting or unmounting failed"),
-    (130, "interrupted"),
-)
-"""What the exit status of every command means; printed at the end of ``imagefs --help``."""
-
 
 class ImagefsError(Exception):
     """Base of every error that imagefs raises on purpose.  Abstract: raise a leaf."""
@@ -299,6 +285,25 @@ class StoreUnusable(StoreError):
 
     def __str__(self) -> str:
         return f"cannot use the store at {printable(self.path)}: {self.reason}"
+
+
+class DiskFull(StoreError, OSError):
+    """The disk of *path* has *free_bytes*, of which *reserve_bytes* stay free; *needed_bytes* are still to come."""
+
+    errno = errno.ENOSPC
+    exit_code = EXIT_FAILURE  # as where the operating system says so
+
+    def __init__(self, path: str, *, needed_bytes: int, free_bytes: int, reserve_bytes: int) -> None:
+        super().__init__(path, needed_bytes, free_bytes, reserve_bytes)
+        self.path = path
+        self.needed_bytes, self.free_bytes, self.reserve_bytes = needed_bytes, free_bytes, reserve_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"No space left on device: {printable(self.path)}: {self.free_bytes} bytes are free,"
+            f" {self.needed_bytes} more must be written and {self.reserve_bytes} stay free for other programs;"
+            " remove images with imagefs rm and run imagefs prune, or use another --store"
+        )
 
 
 class BlobNotFound(StoreError):

@@ -112,6 +112,7 @@ class ImageStore:
         tls_verify: bool | None = None,
         authfile: str | os.PathLike[str] | None = None,
         progress: TextIO | None = None,
+        allow_expansion: bool = False,
     ) -> Image:
         """Bring the image *reference* from its registry into the store, and return it.
 
@@ -119,7 +120,8 @@ class ImageStore:
         ``missing`` the registry is asked only where the store has no such image.  *tls_verify* False also accepts
         registries with bad certificates or plain HTTP, None only on this machine.  *authfile* holds credentials, by
         default where docker and podman have them.  On *progress*, such as ``sys.stderr``, is written what ``imagefs
-        pull`` writes; without it, warnings go to the logger ``imagefs``.
+        pull`` writes; without it, warnings go to the logger ``imagefs``.  A layer that expands to many times its
+        compressed size is refused unless *allow_expansion*.
 
         Raises: InvalidReference, InvalidPlatform, RegistryError, ContentError, StoreError, OSError.
         """
@@ -141,7 +143,13 @@ class ImageStore:
         )
         with contextlib.closing(client):
             found = pull(
-                store, wanted, client=client, platform=chosen, check=partial(store_tree, store), reporter=reporter
+                store,
+                wanted,
+                client=client,
+                platform=chosen,
+                check=partial(store_tree, store),
+                reporter=reporter,
+                allow_expansion=allow_expansion,
             )
         return Image(self._opened, found, Stack(found.diff_ids), reference)
 
@@ -152,6 +160,7 @@ class ImageStore:
         name: str | None = None,
         platform: str | None = None,
         progress: TextIO | None = None,
+        allow_expansion: bool = False,
     ) -> tuple[Image, ...]:
         """Bring all images of an archive or layout at *path* into the store, and return them in its order.
 
@@ -171,7 +180,7 @@ class ImageStore:
             raise UsageError("name takes a repository and perhaps a tag; a digest cannot be chosen")
         # Made absolute, as "-" alone would mean standard input.
         where = Path(path).absolute()
-        with open_archive(str(where), spool_folder=store.path / "ingest") as source:
+        with open_archive(str(where), spool_folder=store.path / "ingest", allow_expansion=allow_expansion) as source:
             found = load(
                 store,
                 source,
@@ -180,6 +189,7 @@ class ImageStore:
                 platform=_platform(platform),
                 check=partial(store_tree, store),
                 reporter=_reporter(progress),
+                allow_expansion=allow_expansion,
             )
         return tuple(self._image(image) for image in found)
 

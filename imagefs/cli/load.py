@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagefs.cli.pull import add_platform_option, collector_paused, union_check, wanted_platform
+from imagefs.cli.pull import add_expansion_option, add_platform_option, collector_paused, union_check, wanted_platform
 from imagefs.errors import UsageError
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
@@ -28,6 +28,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         " name of the file or folder",
     )
     add_platform_option(command)
+    add_expansion_option(command)
     command.add_argument("path", metavar="PATH", help="an archive or a folder, or - for an archive on standard input")
     command.set_defaults(run=run)
 
@@ -49,7 +50,7 @@ def run(namespace: argparse.Namespace) -> int:
     with (
         collector_paused(),
         Store.open(namespace.store, create=True) as store,
-        open_archive(path, spool_folder=store.path / "ingest") as source,
+        open_archive(path, spool_folder=store.path / "ingest", allow_expansion=namespace.allow_expansion) as source,
     ):
         load(
             store,
@@ -59,6 +60,7 @@ def run(namespace: argparse.Namespace) -> int:
             platform=platform,
             check=union_check(store),
             reporter=reporter,
+            allow_expansion=namespace.allow_expansion,
         )
     return 0
 

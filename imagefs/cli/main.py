@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from imagefs import __version__
+from imagefs.cli.exit_codes import EXIT_CODES
 from imagefs.cli.report import report
 from imagefs.cli.streams import printable_streams
-from imagefs.errors import EXIT_CODES, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
+from imagefs.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from imagefs.store.location import default_store_path
 from imagefs.text import PrintableFormatter, did_you_mean, printable
 

@@ -113,8 +113,8 @@ def _date() -> str:
 def imagefs_page() -> str:
     """Return imagefs(1)."""
     from imagefs.cli import roff
+    from imagefs.cli.exit_codes import EXIT_CODES
     from imagefs.cli.main import parser
-    from imagefs.errors import EXIT_CODES
 
     top = parser()
     commands = roff.subcommands(top)

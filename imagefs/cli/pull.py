@@ -49,6 +49,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     command.add_argument("-a", "--all-tags", action="store_true", help="pull all tags that the registry lists")
     command.add_argument("-n", "--dry-run", action="store_true", help="only say what would be downloaded")
     add_registry_options(command)
+    add_expansion_option(command)
     command.add_argument("references", nargs="+", metavar="REF", help="NAME[:TAG] or NAME@DIGEST")
     command.set_defaults(run=run)
 
@@ -75,6 +76,15 @@ def add_platform_option(command: argparse.ArgumentParser) -> None:
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
         help=f"the image for this platform; default: ${_DEFAULT_PLATFORM_VARIABLE}, this machine's",
+    )
+
+
+def add_expansion_option(command: argparse.ArgumentParser) -> None:
+    """Add ``--allow-expansion`` to *command*."""
+    command.add_argument(
+        "--allow-expansion",
+        action="store_true",
+        help="accept layers that expand to many times their compressed size, which otherwise are taken for an attack",
     )
 
 
@@ -134,8 +144,15 @@ def _pull(
                 if store is None or asked.dry_run:
                     foretell(store, one, client=client, platform=platform, reporter=reporter)
                 else:
-                    check = union_check(store)
-                    pull(store, one, client=client, platform=platform, check=check, reporter=reporter)
+                    pull(
+                        store,
+                        one,
+                        client=client,
+                        platform=platform,
+                        check=union_check(store),
+                        reporter=reporter,
+                        allow_expansion=asked.allow_expansion,
+                    )
             except (UnsupportedMediaType, NoMatchingPlatform) as error:
                 if not asked.all_tags:
                     raise

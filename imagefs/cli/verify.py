@@ -134,6 +134,7 @@ def _fetched(store: "Store", finding: "Finding") -> bool:
             platform=Platform.parse(platform),
             check=union_check(store),
             reporter=Reporter(sys.stdout, sys.stderr, quiet=True),
+            allow_expansion=True,  # the user has accepted this image before
         )
     except BaseException:
         if aside is not None:

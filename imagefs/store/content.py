@@ -31,6 +31,7 @@ from typing import Self
 
 from imagefs.errors import BlobNotFound
 from imagefs.oci.digest import ChainId, DiffId, Digest
+from imagefs.store.space import check_space, write_with_holes
 
 _CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index|\.tree|\.layer)?")
 _WRITEBACK_BYTES = 16 * 1024 * 1024
@@ -85,9 +86,14 @@ class Ingest:
     """
 
     def __init__(self, folder: Path) -> None:
+        check_space(folder, 0)
         self.path, self._descriptor = locked_temporary(folder)
         self.size = 0
-        self._begun = 0
+        self.stored = 0
+        """Bytes that are not in holes."""
+        self.left = 0
+        """Bytes that are known to come."""
+        self._begun = self._written = 0
 
     def __enter__(self) -> Self:
         return self
@@ -98,19 +104,18 @@ class Ingest:
         self.discard()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append all of *data*.
+        """Append all of *data*; runs of zeros take no space.
 
-        Raises: OSError (ENOSPC, EDQUOT, EIO, ...) with the file's name.
+        Raises: DiskFull; OSError (ENOSPC, EDQUOT, EIO, ...) with the file's name.
         """
-        view = memoryview(data)
-        self._begin_writeback()
-        while view:
-            try:
-                written = os.write(self._descriptor, view)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
-            view = view[written:]
-            self.size += written
+        if self.stored - self._begun >= _WRITEBACK_BYTES:
+            check_space(self.path.parent, self.left)
+            self._begin_writeback()
+        try:
+            self.stored += write_with_holes(self._descriptor, data, self.size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self.size += len(data)
 
     def _begin_writeback(self) -> None:
         """Let the disk begin with what was written, so that `commit` has not to wait for all of it.
@@ -118,10 +123,9 @@ class Ingest:
         Left to itself, the kernel begins late, and then makes who writes wait.  Pages that are dirty stay in memory.
         Source: mm/fadvise.c, POSIX_FADV_DONTNEED.
         """
-        if self.size - self._begun >= _WRITEBACK_BYTES:
-            with contextlib.suppress(OSError, AttributeError):
-                os.posix_fadvise(self._descriptor, self._begun, self.size - self._begun, os.POSIX_FADV_DONTNEED)
-            self._begun = self.size
+        with contextlib.suppress(OSError, AttributeError):
+            os.posix_fadvise(self._descriptor, self._written, self.size - self._written, os.POSIX_FADV_DONTNEED)
+        self._begun, self._written = self.stored, self.size
 
     def commit(self, target: Path) -> None:
         """Make what was written durable under *target*; a file that is already there stays."""
@@ -199,6 +203,18 @@ class LayerIngest:
     def size(self) -> int:
         """Bytes written so far."""
         return self._tar.size
+
+    @property
+    def stored(self) -> int:
+        """Bytes written so far that are not in holes."""
+        return self._tar.stored
+
+    def expect(self, left: int) -> None:
+        """Take note that at least *left* more bytes come, which must fit on the disk.
+
+        Raises: DiskFull, now or from `write`.
+        """
+        self._tar.left = left
 
     @property
     def path(self) -> Path:

@@ -6,10 +6,10 @@ everything else is first copied to an unnamed temporary file, so memory stays bo
 """
 
 import contextlib
+import functools
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,8 +19,9 @@ from imagefs.oci.document import parse_json
 from imagefs.transfer.docker_archive import MAX_LIST_BYTES, DockerArchive
 from imagefs.transfer.layout import DirSource, LayoutSource
 from imagefs.transfer.members import FolderMembers, Members, TarMembers, read
-from imagefs.transfer.outer_compression import is_compressed, uncompressed
+from imagefs.transfer.outer_compression import is_compressed
 from imagefs.transfer.source import ArchiveSource
+from imagefs.transfer.spool import spool
 
 STANDARD_INPUT = "-"
 
@@ -32,27 +33,29 @@ _OTHER_MAGIC = (
 
 
 @contextlib.contextmanager
-def open_archive(path: str, *, spool_folder: Path) -> Iterator[ArchiveSource]:
+def open_archive(path: str, *, spool_folder: Path, allow_expansion: bool = False) -> Iterator[ArchiveSource]:
     """Give a source for the archive or folder at *path*, ``-`` being standard input.
 
-    *spool_folder* is where the temporary file goes where one is needed; it may get as large as the archive.
+    *spool_folder* is where the temporary file goes where one is needed; it may get as large as the archive.  With
+    *allow_expansion*, an archive that is compressed as a whole may expand to any size.
 
-    Raises: InvalidArchive, saying what was found; OSError, where *path* cannot be read.
+    Raises: InvalidArchive, saying what was found; DiskFull; OSError, where *path* cannot be read.
     """
+    source_of = functools.partial(_tar_source, spool_folder=spool_folder, allow_expansion=allow_expansion)
     if path == STANDARD_INPUT:
         if sys.stdin.isatty():
             raise InvalidArchive("standard input", "it is a terminal; redirect an archive into it or name a file")
-        with _tar_source(sys.stdin.buffer, label="standard input", spool_folder=spool_folder) as source:
+        with source_of(sys.stdin.buffer, label="standard input") as source:
             yield source
     elif Path(path).is_dir():
         yield _source(FolderMembers(Path(path), label=path))
     else:
-        with Path(path).open("rb") as file, _tar_source(file, label=path, spool_folder=spool_folder) as source:
+        with Path(path).open("rb") as file, source_of(file, label=path) as source:
             yield source
 
 
 @contextlib.contextmanager
-def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path) -> Iterator[ArchiveSource]:
+def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path, allow_expansion: bool) -> Iterator[ArchiveSource]:
     descriptor = file.fileno()
     seekable = stat.S_ISREG(os.fstat(descriptor).st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == 0
     if seekable:
@@ -65,15 +68,13 @@ def _tar_source(file: BinaryIO, *, label: str, spool_folder: Path) -> Iterator[A
         if in_place:
             yield _source(TarMembers(descriptor, label=label))
             return
-    with tempfile.TemporaryFile(dir=spool_folder) as spool:
-        try:
-            for chunk in uncompressed(file):
-                spool.write(chunk)
-        except InvalidLayer as error:
-            raise InvalidArchive(label, error.reason) from error
-        spool.flush()
-        _refuse_others(os.pread(spool.fileno(), _HEAD_BYTES, 0), label)
-        yield _source(TarMembers(spool.fileno(), label=label))
+    try:
+        spooled = spool(file, spool_folder, allow_expansion=allow_expansion)
+    except InvalidLayer as error:
+        raise InvalidArchive(label, error.reason) from error
+    with spooled:
+        _refuse_others(os.pread(spooled.fileno(), _HEAD_BYTES, 0), label)
+        yield _source(TarMembers(spooled.fileno(), label=label))
 
 
 def _refuse_others(magic: bytes, label: str) -> None:

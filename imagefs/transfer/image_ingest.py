@@ -16,6 +16,7 @@ from imagefs.oci.digest import DiffId
 from imagefs.oci.platform import Platform
 from imagefs.oci.reference import Reference
 from imagefs.store.catalog import Image
+from imagefs.store.space import check_space
 from imagefs.store.store import Store
 from imagefs.transfer.layer_download import download_layer
 from imagefs.transfer.parallel import Job, Proceed, run_all
@@ -27,7 +28,6 @@ UnionCheck = Callable[[Sequence[DiffId]], None]
 """Raises InvalidLayer unless the layers, base first and their indexes all in the store, form a valid union."""
 
 _LAYERS_AT_ONCE = 3  # as docker's max-concurrent-downloads
-_BIG_BYTES = 16 << 20  # scanning that takes several times as long as starting a process
 _POLL_S = 0.1
 
 
@@ -40,6 +40,7 @@ def ingest_image(
     check: UnionCheck,
     reporter: Reporter,
     remote: RemoteSource | None = None,
+    allow_expansion: bool = False,
 ) -> Image:
     """Bring *selected* from *source* into *store* under *references* and return it.
 
@@ -52,7 +53,7 @@ def ingest_image(
     """
     try:
         with store.writing():
-            _ingest_layers(source, remote, store, selected, check, reporter)
+            _ingest_layers(source, remote, store, selected, check, reporter, allow_expansion=allow_expansion)
             return store.add_image(manifest=selected.manifest, config=selected.config.raw, references=tuple(references))
     except (ContentError, OSError):
         with contextlib.suppress(OSError, StoreError):  # a disk that failed once fails again: the first error counts
@@ -64,7 +65,14 @@ def ingest_image(
 
 
 def _ingest_layers(
-    source: Source, remote: RemoteSource | None, store: Store, selected: Selected, check: UnionCheck, reporter: Reporter
+    source: Source,
+    remote: RemoteSource | None,
+    store: Store,
+    selected: Selected,
+    check: UnionCheck,
+    reporter: Reporter,
+    *,
+    allow_expansion: bool,
 ) -> None:
     """Bring all layers into the store, durably, and check their union; return when both is done."""
     # A layer whose bytes are all there gives up its slot: while the disk makes it durable, the next one is downloaded.
@@ -73,6 +81,7 @@ def _ingest_layers(
     missing: set[DiffId] = set()
     fewer_missing = threading.Condition()
     jobs: deque[Job] = deque()
+    to_read: list[Descriptor] = []
 
     def fetch(layer: Descriptor, diff_id: DiffId, wait: bool, proceed: Proceed) -> None:
         from imagefs.transfer.layer_ingest import ingest_layer  # and codecs: not to be waited for where nothing is new
@@ -95,7 +104,8 @@ def _ingest_layers(
                 advance=functools.partial(layers.advance, layer),
                 proceed=proceed,
                 received=received,
-                is_big=layer.size >= _BIG_BYTES,
+                size=layer.size,
+                allow_expansion=allow_expansion,
             )
             if remote is None or layer.data is not None:
                 with contextlib.closing(_content(source, layer)) as chunks:
@@ -125,8 +135,10 @@ def _ingest_layers(
                     store.drop_partial(layer.digest)  # left by one that died when the layer was just there
             else:
                 layers.begin(layer)
+                to_read.append(layer)
                 missing.add(diff_id)
                 jobs.append(functools.partial(fetch, layer, diff_id, False))
+        check_space(store.path, sum(layer.size for layer in to_read))
         if not jobs:
             check(selected.config.diff_ids)
         else:

@@ -15,10 +15,13 @@ from imagefs.layer.scan_process import ScanProcess
 from imagefs.layer.tar import Scanner
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.store.content import LayerIngest
+from imagefs.store.space import check_space
 from imagefs.store.store import Store
+from imagefs.transfer.expansion import Expansion
 from imagefs.transfer.parallel import Behind
 
 _DRAIN_LIMIT_BYTES = 64 << 20
+_BIG_BYTES = 16 << 20  # scanning that takes several times as long as starting a process
 
 
 def ingest_layer(
@@ -30,29 +33,39 @@ def ingest_layer(
     advance: Callable[[int], None],
     proceed: Callable[[], None],
     received: Callable[[], object] = lambda: None,
-    is_big: bool = False,
+    size: int = 0,
+    allow_expansion: bool = False,
 ) -> None:
     """Commit the layer that *chunks*, compressed or not, hold; afterwards it is durable under *diff_id*.
 
     *advance* is called with the length of every chunk that arrived, *proceed* before every piece of uncompressed data
     is taken; it raises to stop the work.  *received* is called when all is there and right, and only the tar is yet to
-    be made durable.  A layer that *is_big* is worth a process to scan it.  *name* is how errors call the layer.
+    be made durable.  *size* is the number of bytes that *chunks* will have; a big layer is worth a process to scan it.
+    With *allow_expansion* it may expand to any size.  *name* is how errors call the layer.
     To be used inside ``store.writing()``.
 
-    Raises: InvalidLayer (not a tar, truncated, broken compression), DigestMismatch where the uncompressed bytes are
-    not those of *diff_id*, whatever *chunks* and the store raise.  Nothing is kept then.
+    Raises: InvalidLayer (not a tar, truncated, broken compression, expands too much); DigestMismatch where the
+    uncompressed bytes are not those of *diff_id*; DiskFull; what *chunks* and the store raise.  Nothing is kept then.
     """
     arriving = _counted(chunks, advance)
     hasher = diff_id.hasher()
     decompress = decompressor()
-    with store.new_layer() as layer, _scanning(layer, diff_id, elsewhere=is_big) as scan:
+    expansion = Expansion(allowed=allow_expansion)
+    left = size
+    check_space(store.path, size)
+    with store.new_layer() as layer, _scanning(layer, diff_id, elsewhere=size >= _BIG_BYTES) as scan:
 
         def keep(piece: bytes) -> None:
             hasher.update(piece)
             layer.write(piece)
+            expansion.check(layer.size, stored=layer.stored)
             scan.written(piece)
 
         def inflate(chunk: bytes) -> None:
+            nonlocal left
+            left -= len(chunk)
+            layer.expect(max(0, left))
+            expansion.arrived(len(chunk))
             for piece in decompress.feed(chunk):
                 proceed()
                 scan.made(piece)

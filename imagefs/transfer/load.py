@@ -25,6 +25,7 @@ def load(
     platform: Platform | None,
     check: UnionCheck,
     reporter: Reporter,
+    allow_expansion: bool = False,
 ) -> tuple[Image, ...]:
     """Bring all images of *source* into *store*, in order, and return them.
 
@@ -62,7 +63,15 @@ def load(
             reporter.warn(f"'{name}' is no name an image can have here; ignored")
         warn_mismatch(selected, _called(naming.references, selected), reporter)
         before = {reference: named_image(store, reference) for reference in naming.references}
-        image = ingest_image(source, store, selected, references=naming.references, check=check, reporter=reporter)
+        image = ingest_image(
+            source,
+            store,
+            selected,
+            references=naming.references,
+            check=check,
+            reporter=reporter,
+            allow_expansion=allow_expansion,
+        )
         images.append(image)
         for reference in naming.references:
             old = before[reference]

@@ -5,9 +5,9 @@ in which ``docker save`` output is passed around though no registry takes them f
 """
 
 import bz2
+import itertools
 import lzma
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 from imagefs.errors import InvalidLayer
 from imagefs.layer.compression import BZIP2_MAGIC, decompress, decompressor
@@ -29,25 +29,18 @@ def is_compressed(head: bytes) -> bool:
     return b"".join(decompressor().feed(head)) != head
 
 
-def uncompressed(file: BinaryIO) -> Iterator[bytes]:
-    """Yield what *file* holds, decompressed by its magic bytes, in pieces of at most 1 MiB; *file* may be a pipe.
+def uncompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what *chunks* together hold, decompressed by their magic bytes, in pieces of at most 1 MiB.
 
-    Raises: InvalidLayer, for broken or truncated compression; OSError.
+    Raises: InvalidLayer, for broken or truncated compression; what *chunks* raise.
     """
-    first = file.read(_CHUNK_BYTES)
-    chunks = _all(first, file)
+    first = next(chunks, b"")
+    chunks = itertools.chain([first], chunks)
     if BZIP2_MAGIC.match(first):
         return _streams(chunks, bz2.BZ2Decompressor, "bzip2")
     if first.startswith(_XZ):
         return _streams(chunks, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES), "xz")
     return decompress(chunks)
-
-
-def _all(first: bytes, file: BinaryIO) -> Iterator[bytes]:
-    chunk = first
-    while chunk:
-        yield chunk
-        chunk = file.read(_CHUNK_BYTES)
 
 
 def _streams(chunks: Iterator[bytes], new: _New, kind: str) -> Iterator[bytes]:

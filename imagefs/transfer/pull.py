@@ -28,18 +28,29 @@ def pull(
     platform: Platform | None,
     check: UnionCheck,
     reporter: Reporter,
+    allow_expansion: bool = False,
 ) -> Image:
     """Bring the image *reference* names, for *platform* (None: this machine's), from its registry into *store*.
 
     Without tag and digest, ``:latest`` is meant; with both, the digest decides and no tag is made.  A tag remembers the
     digest it pointed to, which for an index is the index's.  Pulling again is cheap and repairs what is missing.
+    With *allow_expansion*, layers may expand to any size.
 
     Raises: RegistryError, ContentError, StoreError, OSError; the image is then not visible, or as it was before.
     """
     asked, source, root, selected = _selected(reference, client=client, platform=platform, reporter=reporter)
     before = named_image(store, asked)
     named = dataclasses.replace(asked, digest=root.digest)
-    image = ingest_image(source, store, selected, references=(named,), check=check, reporter=reporter, remote=source)
+    image = ingest_image(
+        source,
+        store,
+        selected,
+        references=(named,),
+        check=check,
+        reporter=reporter,
+        remote=source,
+        allow_expansion=allow_expansion,
+    )
     reporter.note(f"Digest: {root.digest}")
     if before is not None and before.id == image.id:
         reporter.note(f"Status: Image is up to date for {asked.familiar}")

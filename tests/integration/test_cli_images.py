@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from imagefs.cli.exit_codes import EXIT_CODES
 from imagefs.cli.main import _FAMILIES as FAMILIES
 from imagefs.cli.main import _commands as commands_of
 from imagefs.cli.main import main, parser
-from imagefs.errors import EXIT_CODES
 from imagefs.store.store import Store
 from tests.support.commands import imagefs, run
 from tests.support.images import add_image

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imagefs.cli import manual, roff
+from imagefs.cli.exit_codes import EXIT_CODES
 from imagefs.cli.main import parser
-from imagefs.errors import EXIT_CODES
 from imagefs.mount import options
 from imagefs.mount.option_table import MOUNT_OPTIONS
 from tests.support.commands import imagefs, needs

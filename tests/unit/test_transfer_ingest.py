@@ -61,7 +61,7 @@ def ingest(store: Store, blob: bytes, diff_id: str, *, blob_digest: str | None =
             name="the-layer",
             advance=lambda _: None,
             proceed=lambda: None,
-            is_big=is_big,
+            size=(1 << 24) if is_big else 0,
         )
 
 

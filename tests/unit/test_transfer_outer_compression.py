@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import lzma
 import random
 from collections.abc import Callable
@@ -25,7 +24,7 @@ KINDS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def opened(raw: bytes) -> bytes:
-    pieces = list(uncompressed(io.BytesIO(raw)))
+    pieces = list(uncompressed(iter([raw])))
     assert all(0 < len(piece) <= 1 << 20 for piece in pieces)
     return b"".join(pieces)
 
