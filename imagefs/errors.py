@@ -341,7 +341,7 @@ class FileDamaged(LayerDamaged):
 class DerivedDamaged(StoreError):
     """What was derived from layers cannot be read, because of *reason*.  Abstract: raise a leaf.
 
-    It *is_outdated* where another version of imagefs made it.
+    It *is_outdated* where another version of imagefs, or another store, made it.
     """
 
     kind: str

@@ -150,7 +150,7 @@ def _layer(store: Store, diff_id: DiffId, images: tuple[Digest, ...]) -> Iterato
 
 
 def _tree(store: Store, stack: Stack, image: Digest) -> Iterator[Finding]:
-    """Compare a tree with what its layers give.  One of an older version is not damaged, as `_layer` has it."""
+    """Compare a tree with what its layers give.  An outdated one is not damaged, as in `_layer`."""
     path = stack.path(store)
     name = path.stem
     try:

@@ -22,9 +22,9 @@ The layout, all numbers little-endian:
                  indexes, magic, CRC-32 of the trailer
 
 Each piece that is read alone is checked alone: opening takes one read, whatever the size, and nothing that was not
-written is ever served.  A tree of another stack, or with numbers of another store's key, counts as damaged.  It is read
-with pread and not mapped: a listing must be copied anyway to put node ids into it, and a mapped file that somebody cuts
-would kill the process instead of failing a read.
+written is ever served.  A tree of another stack counts as damaged, one with numbers of another key as outdated.  It is
+read with pread and not mapped: a listing must be copied anyway to put node ids into it, and a mapped file that somebody
+cuts would kill the process instead of failing a read.
 """
 
 import hashlib
@@ -261,7 +261,7 @@ class TreeFile:
         if name != _stack_digest(stack):
             raise TreeDamaged("it is the tree of other layers")
         if key is not None and fingerprint != key.fingerprint:
-            raise TreeDamaged("its inode numbers are those of another store")
+            raise TreeDamaged("its inode numbers are those of another store", is_outdated=True)
         if self._rows_at + self.rows * _ROW_BYTES + _TRAILER.size != size:
             raise TreeDamaged(f"its parts do not add up to its {size} bytes")
 

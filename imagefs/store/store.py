@@ -68,6 +68,7 @@ class Store:
         self._content = Content(path)
         self._partials = Partials(path / "partial")
         self._secret: Secret | None = None
+        self._random = Secret.of_process()
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -155,7 +156,7 @@ class Store:
         A process that can neither read nor make it gets *substitute* (by default random bytes) instead.
         """
         if self._secret is None:
-            self._secret = self._own_secret() or substitute or Secret.of_process()
+            self._secret = self._own_secret() or substitute or self._random
         return self._secret
 
     def _own_secret(self) -> Secret | None:
