@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imagefs.layer.extents import Extents
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -40,7 +42,7 @@ class Entry:
     rdev: tuple[int, int]
     xattrs: tuple[tuple[bytes, bytes], ...]
     offset: int
-    extents: tuple[tuple[int, int], ...] | None
+    extents: Extents | None
     sha256: bytes
 
 

@@ -30,6 +30,7 @@ from zlib import crc32
 
 from imagefs.errors import LayerIndexDamaged
 from imagefs.layer.changeset import Changeset, Entry, link_counts
+from imagefs.layer.extents import Extents
 from imagefs.oci.digest import DiffId
 
 INDEX_VERSION = 3
@@ -46,7 +47,6 @@ _RECORDS_AT = _HEADER.size + _CRC.size
 # and extents; flags, sha256, CRC of the part in the heap, CRC of the record
 _RECORD = Struct("<IIIIIIqQQQIIIII32sII")
 _RECORD_BODY_BYTES = _RECORD.size - _CRC.size
-_EXTENT = Struct("<QQ")
 _XATTR = Struct("<II")
 _MARKER = Struct("<I")
 _SEAL_BYTES = 32
@@ -64,7 +64,7 @@ def encode(changeset: Changeset, diff_id: DiffId) -> bytes:
     heap_at = 0
     for entry, links in zip(changeset.entries, link_counts(changeset.entries), strict=True):
         xattrs = b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in entry.xattrs)
-        extents = b"".join(_EXTENT.pack(*extent) for extent in entry.extents or ())
+        extents = b"" if entry.extents is None else entry.extents.to_bytes()
         part = b"".join((entry.path, entry.target, xattrs, extents))
         flags = (
             (_IS_HARDLINK if entry.is_hardlink else 0)
@@ -155,6 +155,10 @@ class IndexFile:
         fields = self._record(number)
         return fields[0], fields[7], None if fields[14] & _IS_SPARSE else fields[8]
 
+    def part_bytes(self, number: int) -> int:
+        """Return how many bytes must be read and checked for `entry`, besides its record."""
+        return sum(self._record(number)[10:14])
+
     def has_xattrs(self, number: int) -> bool:
         """Return whether entry *number* has extended attributes."""
         return self._record(number)[12] > 0
@@ -243,7 +247,7 @@ def _entries(records: memoryview | bytes, heap: bytes) -> tuple[tuple[Entry, ...
         if xattrs_length:
             xattrs = tuple(_xattrs(heap[at : at + xattrs_length]))
             at += xattrs_length
-        extents: tuple[tuple[int, int], ...] | None = None
+        extents: Extents | None = None
         if flags & _IS_SPARSE:
             extents = _extents(heap[at : at + extents_length])
             at += extents_length
@@ -283,10 +287,10 @@ def _xattrs(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise LayerIndexDamaged("its attributes are longer than it says")
 
 
-def _extents(raw: bytes) -> tuple[tuple[int, int], ...]:
+def _extents(raw: bytes) -> Extents:
     try:
-        return tuple(_EXTENT.iter_unpack(raw))
-    except struct.error:
+        return Extents.from_bytes(raw)
+    except ValueError:
         raise LayerIndexDamaged("it holds half an extent") from None
 
 

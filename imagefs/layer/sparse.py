@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from imagefs.errors import InvalidLayer
+from imagefs.layer.extents import Extents
 from imagefs.layer.header import BLOCK_BYTES, number
 from imagefs.layer.pax import GNU_MAP, integer
-
-Extents = tuple[tuple[int, int], ...]
 
 MAX_EXTENTS = 1 << 20
 """Of one file: 4 TiB of data scattered over runs of 4 MiB, or 4 GiB of single pages."""
@@ -131,8 +130,13 @@ def extents(runs: list[tuple[int, int]], *, size: int, physical: int) -> Extents
         stored += length
     if stored != physical:
         raise InvalidLayer(f"expected {stored} bytes of data for a sparse file, found {physical}")
-    found = tuple(run for run in runs if run[1])
-    return None if found == ((0, size),) or not size else found
+    if not size:
+        return None
+    try:
+        found = Extents.of(run for run in runs if run[1])
+    except OverflowError:
+        raise InvalidLayer(f"a run of a sparse file of {size} bytes does not fit into 64 bits") from None
+    return None if found[:2] == ((0, size),) else found
 
 
 class Digest(Protocol):

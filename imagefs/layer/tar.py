@@ -26,6 +26,7 @@ from imagefs.errors import InvalidLayer
 from imagefs.layer import pax, sparse
 from imagefs.layer.changeset import Changeset, Entry
 from imagefs.layer.extended import EXTENDED_TYPES, Extended
+from imagefs.layer.extents import Extents
 from imagefs.layer.header import (
     BLOCK_BYTES,
     FORMS,
@@ -106,7 +107,7 @@ class Scanner:
         self._file: _Attributes | None = None
         self._size = 0
         self._offset = 0
-        self._extents: sparse.Extents | None = None
+        self._extents: Extents | None = None
         self._digest: sparse.Digest | None = None
         self._aufs_key: bytes | None = None
         self._map: sparse.OldGnuMap | sparse.PaxMap | None = None

@@ -44,7 +44,7 @@ class Attributes:
 
 def attributes(entry: Entry, *, ino: int, nlink: int) -> Attributes:
     """Return what ``stat`` shows of *entry* under inode number *ino* with *nlink* names."""
-    stored = entry.size if entry.extents is None else sum(length for _, length in entry.extents)
+    stored = entry.size if entry.extents is None else entry.extents.stored_bytes
     return Attributes(
         ino=ino,
         mode=entry.mode,

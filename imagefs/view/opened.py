@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +29,7 @@ from imagefs.errors import (
 )
 from imagefs.layer import index
 from imagefs.layer.changeset import Entry
+from imagefs.layer.extents import Extents
 from imagefs.layer.index import IndexFile
 from imagefs.layer.indexed import stored_changeset
 from imagefs.oci.digest import DiffId, Digest
@@ -48,9 +49,7 @@ class OpenFile:
 
     __slots__ = ("_diff_id", "_extents", "_offset", "_tar", "size")
 
-    def __init__(
-        self, tar: KeptFile, diff_id: Digest, *, size: int, offset: int, extents: Sequence[tuple[int, int]] | None
-    ) -> None:
+    def __init__(self, tar: KeptFile, diff_id: Digest, *, size: int, offset: int, extents: Extents | None) -> None:
         self._tar = tar
         self._diff_id = diff_id
         self._offset = offset
@@ -90,15 +89,20 @@ class OpenFile:
             return b""
         if self._extents is None:
             return self._data(self._offset + offset, size)
-        result = bytearray(size)  # holes are zeros
-        position = self._offset
-        for start, length in self._extents:
+        return self._with_holes(self._extents, offset, size)
+
+    def _with_holes(self, extents: Extents, offset: int, size: int) -> bytes:
+        """Return *size* bytes from byte *offset*, with one read: runs follow each other without gaps in the tar."""
+        pieces = []
+        for start, length, place in extents.touching(offset, size):
             first, last = max(start, offset), min(start + length, offset + size)
-            if first < last:
-                result[first - offset : last - offset] = self._data(position + first - start, last - first)
-            if start >= offset + size:
-                break
-            position += length
+            pieces.append((first - offset, last - first, place + first - start))
+        result = bytearray(size)  # holes are zeros
+        if pieces:
+            begin, end = pieces[0][2], pieces[-1][2] + pieces[-1][1]
+            data = self._data(self._offset + begin, end - begin)
+            for at, length, place in pieces:
+                result[at : at + length] = data[place - begin : place - begin + length]
         return bytes(result)
 
     def _data(self, offset: int, size: int) -> bytes:
@@ -296,7 +300,7 @@ class OpenLayer:
         mode, size, offset = self.index_file.location(position)
         if not stat.S_ISREG(mode):
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-        extents: Sequence[tuple[int, int]] | None = None
+        extents: Extents | None = None
         if offset is None:
             entry, _ = self.index_file.entry(position)
             offset, extents = entry.offset, entry.extents

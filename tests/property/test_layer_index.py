@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from imagefs.errors import LayerIndexDamaged
 from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.extents import Extents
 from imagefs.layer.index import decode, encode
 from imagefs.oci.digest import DiffId, Digest
 
@@ -28,7 +29,7 @@ ENTRIES = st.builds(
     rdev=st.tuples(UINT32, UINT32),
     xattrs=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
     offset=UINT64,
-    extents=st.none() | st.lists(st.tuples(UINT64, UINT64), max_size=3).map(tuple),
+    extents=st.none() | st.lists(st.tuples(UINT64, UINT64), max_size=3).map(Extents.of),
     sha256=st.sampled_from([b"", bytes(32), b"x" * 32]),
 )
 CHANGESETS = st.builds(

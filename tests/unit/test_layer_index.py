@@ -9,6 +9,7 @@ import pytest
 from imagefs.errors import LayerIndexDamaged
 from imagefs.layer import index
 from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.extents import Extents
 from imagefs.layer.index import IndexFile, decode, encode
 from imagefs.layer.tar import scan
 from imagefs.oci.digest import DiffId, Digest
@@ -58,7 +59,7 @@ def test_equal_changesets_give_equal_bytes() -> None:
 
 
 def test_a_file_may_have_no_digest() -> None:
-    entry = Entry(b"f", stat.S_IFREG, 0, 0, 0, 5, b"", False, (0, 0), (), 512, ((0, 1),), b"")
+    entry = Entry(b"f", stat.S_IFREG, 0, 0, 0, 5, b"", False, (0, 0), (), 512, Extents.of([(0, 1)]), b"")
     assert decode(encode(Changeset((entry,), frozenset(), frozenset()), LAYER), LAYER).entries == (entry,)
 
 

@@ -8,6 +8,7 @@ import pytest
 from imagefs.errors import InvalidLayer
 from imagefs.layer import tar
 from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.extents import Extents
 from imagefs.layer.tar import Scanner, scan
 from tests.support.layers import (
     GNU_MAGIC,
@@ -468,14 +469,14 @@ def test_a_sparse_file_has_extents_and_the_digest_of_its_whole_content() -> None
     runs = [(4096, b"a" * 512), (70_000, b"b" * 100)]
     raw = layer(sparse("f", 100_000, runs))
     (entry,) = scan([raw]).entries
-    assert (entry.path, entry.size, entry.extents) == (b"f", 100_000, ((4096, 512), (70_000, 100)))
+    assert (entry.path, entry.size, entry.extents) == (b"f", 100_000, Extents.of([(4096, 512), (70_000, 100)]))
     assert raw[entry.offset : entry.offset + 612] == b"a" * 512 + b"b" * 100
     assert entry.sha256 == hashlib.sha256(logical(100_000, runs)).digest()
 
 
 def test_a_sparse_file_that_is_all_hole_or_all_data() -> None:
-    assert only(sparse("f", 1000, [])).extents == ()
-    assert only(sparse("f", 1000, [(1000, b"")])).extents == ()
+    assert only(sparse("f", 1000, [])).extents == Extents.of([])
+    assert only(sparse("f", 1000, [(1000, b"")])).extents == Extents.of([])
     assert only(sparse("f", 4, [(0, b"data")])).extents is None
     assert only(sparse("f", 0, [])).extents is None
 
@@ -516,7 +517,7 @@ def test_the_older_pax_formats_have_their_map_in_the_header() -> None:
         "GNU.sparse.name": b"n",
     }
     entry = only(file("f", b"abc", pax=pax))
-    assert (entry.path, entry.size, entry.extents) == (b"n", 10, ((1, 1), (5, 2)))
+    assert (entry.path, entry.size, entry.extents) == (b"n", 10, Extents.of([(1, 1), (5, 2)]))
     assert entry.sha256 == hashlib.sha256(b"\0a\0\0\0bc\0\0\0").digest()
     refused(file("f", b"abc", pax={**pax, "GNU.sparse.numblocks": b"3"}))
     refused(file("f", b"abcd", pax=pax))
@@ -548,7 +549,7 @@ def test_gnu_sparse_files_may_need_many_extension_blocks(count: int) -> None:
     runs = [(10 * i, 2) for i in range(count)]
     data = bytes(range(65, 65 + 2 * count)) if count <= 60 else b""
     entry, after = scanned(gnu_sparse(runs, 1000, data), file("after", b"x")).entries
-    assert entry.extents == tuple(runs)
+    assert entry.extents == Extents.of(runs)
     assert entry.size == 1000
     content = logical(1000, [(offset, data[2 * i : 2 * i + 2]) for i, (offset, _) in enumerate(runs)])
     assert entry.sha256 == hashlib.sha256(content).digest()
