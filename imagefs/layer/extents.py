@@ -52,6 +52,10 @@ class Extents(Sequence[tuple[int, int]]):
         """The length of all runs together: what is stored of the file."""
         return self._stored_ends()[-1] if self._flat else 0
 
+    def prepare(self) -> None:
+        """Do now what the first `touching` would do: add up all lengths."""
+        self._stored_ends()
+
     def touching(self, offset: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Yield (logical offset, length, place in the stored data) of the runs that overlap *size* bytes at *offset*.
 

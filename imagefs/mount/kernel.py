@@ -31,6 +31,7 @@ from imagefs.overlay.record import (
     unattributed,
 )
 from imagefs.view.attributes import NAMES_VALID_S, NodeId
+from imagefs.view.waiting import NotReady
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
@@ -51,13 +52,24 @@ Source: gnulib, lib/file-has-acl.c (`__gl_acl_ch`).
 
 
 class NotInMemory(Exception):
-    """The data of *file* at *offset* must come from the disk: whoever answers *unique* with it will have to wait."""
+    """The data of *file* at *offset*, with which to answer *unique*, must be waited for.
 
-    def __init__(self, unique: int, file: "OpenFile", offset: int, size: int) -> None:
+    Until they come from the disk; unless it *is_brief*, also until they are put together.
+    """
+
+    def __init__(self, unique: int, file: "OpenFile", offset: int, size: int, *, is_brief: bool) -> None:
+        self.is_brief = is_brief
         self.unique = unique
         self.file = file
         self.offset = offset
         self.size = size
+
+
+class Interrupted(Exception):
+    """The process that waits for the reply to request *unique* has received a signal."""
+
+    def __init__(self, unique: int) -> None:
+        self.unique = unique
 
 
 class Server:
@@ -103,11 +115,13 @@ class Server:
 
         They are good until the next call.  Whatever goes wrong becomes an errno.
 
-        Raises: NotInMemory, and nothing else.
+        Raises: NotInMemory, Interrupted and, where this thread must not wait, NotReady; nothing else.
         """
         _, opcode, unique, node, _, _, _, _ = protocol.HEADER.unpack_from(raw)
         if opcode in protocol.UNANSWERED:
             return ()
+        if opcode == Opcode.INTERRUPT:
+            raise Interrupted(protocol.interrupted(raw))
         answering = self._answers.get(opcode)
         if answering is None:
             # ENOSYS: the kernel does it by itself, or without, and does not ask again.
@@ -115,7 +129,7 @@ class Server:
             return protocol.refusal(unique, number)
         try:
             return protocol.reply(unique, *answering(unique, NodeId(node), raw))
-        except NotInMemory:
+        except (NotInMemory, NotReady):
             raise
         except Exception as error:
             return failed(unique, error, f"request {opcode}")
@@ -216,16 +230,20 @@ class Server:
         if file is None:
             if len(self._files) >= _MOST_FILES:
                 self._files.clear()
-            file = self._files[node] = self._filesystem.open(node)
+            file = self._filesystem.open(node)
+            if not file.has_big_map:
+                self._files[node] = file
         size = min(size, file.size - offset)
         if size <= 0:
             return []
         if file.is_sparse:
-            return [file.read(offset, size)]
+            if file.is_brief(offset, size):
+                return [file.read(offset, size)]
+            raise NotInMemory(unique, file, offset, size, is_brief=False)
         self._read_ahead.passed(*file.place(offset), size)
         if file.is_at_hand(offset, size):
             return [file.view(offset, size)]
-        raise NotInMemory(unique, file, offset, size)
+        raise NotInMemory(unique, file, offset, size, is_brief=True)
 
 
 def failed(unique: int, error: Exception, what: str) -> Sequence[Buffer]:

@@ -46,7 +46,7 @@ class Opcode(IntEnum):
     READDIRPLUS = 44
 
 
-UNANSWERED = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
+UNANSWERED = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})
 CHANGING = frozenset({4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51})
 """Requests that would change something: setattr, symlink, mknod, mkdir, unlink, rmdir, rename, link, write, setxattr,
 removexattr, create, fallocate, rename2, copy_file_range, tmpfile."""
@@ -81,6 +81,7 @@ class Notice(IntEnum):
 
 HEADER = struct.Struct("<IIQQIIII")
 """Of a request: length, opcode, unique, node, uid, gid, pid, padding; what follows begins at its size."""
+_UNIQUE = struct.Struct("<Q")
 _OUT_HEADER = struct.Struct("<IiQ")
 _INIT_IN = struct.Struct("<IIII")
 _INIT_OUT = struct.Struct("<IIIIHHIIHHI28x")
@@ -97,6 +98,16 @@ _STORE = struct.Struct("<QQII")
 OUT_HEADER_BYTES = _OUT_HEADER.size
 
 Buffer = bytes | bytearray | memoryview
+
+
+def unique(raw: Buffer) -> int:
+    """Return the number of the request *raw*, which its reply carries."""
+    return int(_UNIQUE.unpack_from(raw, 8)[0])
+
+
+def interrupted(raw: Buffer) -> int:
+    """Return the number of the request that the INTERRUPT *raw* is about."""
+    return int(_UNIQUE.unpack_from(raw, HEADER.size)[0])
 
 
 def name(raw: Buffer) -> bytes:

@@ -12,6 +12,7 @@ from imagefs.mount.holder import Line, Programs, State, opened_store, shown_imag
 from imagefs.mount.kernel import Server
 from imagefs.mount.notices import Notices, tell
 from imagefs.mount.pushing import Pusher, push
+from imagefs.mount.tree_maker import TreeMaker, make
 from imagefs.mount.upkeep import Upkeep
 from imagefs.mount.walks import Walks
 from imagefs.view.filesystem import Filesystem
@@ -19,7 +20,7 @@ from imagefs.view.kept import KeptFiles
 from imagefs.view.presentation import Presentation
 from imagefs.view.slots import Slots
 
-_PUSHER, _TELLER = "pusher", "teller"
+_PUSHER, _TELLER, _TREE_MAKER = "pusher", "teller", "tree-maker"
 
 
 def run(state: State, line: Line, stop: int) -> int:
@@ -45,7 +46,13 @@ def run(state: State, line: Line, stop: int) -> int:
     with opened_store(state) as store:
         presentation = Presentation(**state.presentation)
         filesystem = Filesystem(
-            store, shown_image(state), presentation=presentation, slots=slots, files=files, verify=state.verify
+            store,
+            shown_image(state),
+            presentation=presentation,
+            slots=slots,
+            files=files,
+            verify=state.verify,
+            make=TreeMaker(store, lambda asking: line.tell(asking.fileno(), begin=_TREE_MAKER)),
         )
         server = Server(
             filesystem,
@@ -82,5 +89,5 @@ def _tell(state: State, asking: socket.socket) -> None:
     tell(state.device, asking)
 
 
-PROGRAMS = Programs(serve=run, helpers={_PUSHER: push, _TELLER: _tell})
+PROGRAMS = Programs(serve=run, helpers={_PUSHER: push, _TELLER: _tell, _TREE_MAKER: make})
 """What the processes of a mount with the kernel driver do."""

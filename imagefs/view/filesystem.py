@@ -29,7 +29,7 @@ from imagefs.view.inside import Inside, absent_xattr
 from imagefs.view.kept import KeptFiles
 from imagefs.view.live_names import LiveNames, walk
 from imagefs.view.namespace import Directory, Document, Found, ImageRoot, LayerRoot, Leaf, Symlink
-from imagefs.view.opened import OpenFile
+from imagefs.view.opened import MakeTree, OpenFile
 from imagefs.view.presentation import Presentation
 from imagefs.view.removed import Removed
 from imagefs.view.slots import Slots
@@ -67,10 +67,12 @@ class Filesystem:
         slots: Slots | None = None,
         files: KeptFiles | None = None,
         verify: bool = False,
+        make: MakeTree | None = None,
     ) -> None:
         """Show *store*, or its one *image*, as *presentation* asks; *slots* and *files* may be a predecessor's.
 
-        With *verify*, a file's content is compared with its digest before any of it is shown for the first time.
+        *make* makes trees, see `OpenedImages`.  With *verify*, a file's content is compared with its digest before any
+        of it is shown for the first time.
 
         Raises: BlobNotFound, InvalidLayer, where *image* cannot be shown.
         """
@@ -79,8 +81,10 @@ class Filesystem:
         self._presentation = presentation or Presentation()
         self._lock = threading.RLock()
         self._slots = slots or Slots()
-        self._inside = Inside(store, self._slots, self._lock, self._files, self._presentation, verify=verify)
         self._names = LiveNames(store)
+        self._inside = Inside(
+            store, self._slots, self._lock, self._files, self._presentation, self._names.has, verify=verify, make=make
+        )
         self._departed_from: Directory | None = None
         self._single = image
         if image is not None:

@@ -26,7 +26,7 @@ from imagefs.view import provenance
 from imagefs.view.attributes import SLOT_SHIFT, NodeId
 from imagefs.view.kept import KeptFiles
 from imagefs.view.namespace import Document
-from imagefs.view.opened import OpenedImages, OpenFile, OpenLayer
+from imagefs.view.opened import MakeTree, OpenedImages, OpenFile, OpenLayer
 from imagefs.view.presentation import Presentation
 from imagefs.view.removed import Removed
 from imagefs.view.slots import Binding, Owner, Slots
@@ -60,16 +60,22 @@ class Inside:
         lock: threading.RLock,
         files: KeptFiles,
         presentation: Presentation,
+        is_in_store: Callable[[Digest], bool],
         *,
         verify: bool,
+        make: MakeTree | None,
     ) -> None:
-        """Number what is found in *slots*, which *lock* guards; *verify* as in `OpenedImages`."""
+        """Number what is found in *slots*, which *lock* guards; *verify* and *make* as in `OpenedImages`.
+
+        *is_in_store* tells whether an image in the store needs a layer or document.
+        """
         self._store = store
         self._slots = slots
         self._lock = lock
         self._files = files
         self._key = number_key(store)
-        self._images = OpenedImages(store, files, verify=verify)
+        self._images = OpenedImages(store, files, verify=verify, make=make)
+        self._is_in_store = is_in_store
         self._presentation = presentation
         self._listings: OrderedDict[NodeId, Listing] = OrderedDict()
         self._listed_bytes = 0
@@ -354,9 +360,8 @@ class Inside:
             return ask()
         except BlobNotFound:
             digest = wanted.digest if isinstance(wanted, Binding | Document) else wanted
-            for image in self._store.images():
-                if digest in (image.id, image.manifest_digest, *image.diff_ids):
-                    raise
+            if self._is_in_store(digest):
+                raise
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
 

@@ -2,6 +2,10 @@
 
 Receives paths; hands on files open for reading at any offset.  Every file that is opened can be handed over to
 whoever keeps it should this process die.  Knows nothing of what is in the files.
+
+The number of descriptors is bounded by what the process may have.  A file that still has its name is closed when others
+are needed more, and opened again by its next use.  Content of removed images cannot be opened again: it is closed only
+if it takes more than half of the bound, and its readers then meet ESTALE.
 """
 
 import errno
@@ -13,11 +17,23 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-_SPARE_DESCRIPTORS = 128
+from imagefs.view import waiting
+from imagefs.view.waiting import Duration
+
+_SPARE_DESCRIPTORS = 32
+"""For everything but kept files: the device, the catalog, the holder, helper processes, a log.  About 20 are used."""
+_DESCRIPTORS_EACH = 2
+"""A file that is viewed takes two: Python's mmap has one of its own."""
+_FEWEST_FILES = 4
+"""A layer's data and index, a tree, and a file that is just opened."""
 _MOST_SEEN_BYTES = 32 * 1024 * 1024
+_MOST_NAMELESS_BYTES = 512 * 1024 * 1024
+"""Of content that is kept outside of the store.  Any user can have a tree of a layer made by looking at it."""
+_FULL = frozenset({errno.EMFILE, errno.ENFILE})
 
 _one_byte = [bytearray(1)]
 
@@ -46,34 +62,83 @@ class _Seen:
 _seen = _Seen()
 
 
-class KeptFile:
-    """A file open for reading; closed when nobody holds this object any more.  Thread-safe."""
+class _Opened:
+    """An open descriptor and a map of the file; closed when nobody uses it any more."""
 
-    __slots__ = ("_is_nameless", "_map", "descriptor", "reader")
+    __slots__ = ("descriptor", "map")
 
-    def __init__(self, descriptor: int, *, is_nameless: bool = False) -> None:
-        """Take *descriptor* over; *is_nameless* files never had a name that could be removed."""
+    def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._is_nameless = is_nameless
-        self._map: mmap.mmap | None = None
-        self.reader: Any = None
-        """Whatever those who read the file want to keep beside it."""
+        self.map: mmap.mmap | None = None
 
     def __del__(self) -> None:
         os.close(self.descriptor)
 
+
+class KeptFile:
+    """A file to read from; its descriptor is closed with this object, or earlier by `KeptFiles`.  Thread-safe.
+
+    Methods raise FileNotFoundError if the file was closed and then removed.
+    """
+
+    __slots__ = ("__weakref__", "_open_again", "is_nameless", "opened", "path", "reader")
+
+    def __init__(
+        self, path: str, descriptor: int, open_again: "Callable[[KeptFile], _Opened]", *, is_nameless: bool = False
+    ) -> None:
+        """Take *descriptor* over; *is_nameless* files never had a name that could be removed."""
+        self.path = path
+        self.is_nameless = is_nameless
+        self.opened: _Opened | None = _Opened(descriptor)
+        self._open_again = open_again
+        self.reader: Any = None
+        """Whatever those who read the file want to keep beside it."""
+
+    def _use(self) -> _Opened:
+        return self.opened or self._open_again(self)
+
+    @property
+    def descriptor(self) -> int:
+        """A descriptor of the file, which may be closed by the next use of another file."""
+        return self._use().descriptor
+
     def read(self, size: int, offset: int) -> bytes:
         """Return *size* bytes from byte *offset*; fewer only at the end of the file.
 
-        Raises: OSError.
+        Raises: OSError; NotReady, in a thread that must not wait for the disk.
         """
-        data = os.pread(self.descriptor, size, offset)
+        if waiting.may(Duration.DISK):
+            return self._wait_for(size, offset)
+        data = self._in_memory(size, offset)
+        if data is None:
+            raise waiting.NotReady((self.path, offset), partial(self._wait_for, size, offset), Duration.DISK)
+        return data
+
+    def _wait_for(self, size: int, offset: int) -> bytes:
+        opened = self._use()
+        data = os.pread(opened.descriptor, size, offset)
         while len(data) < size:  # a signal may cut a read short; only nothing at all means the end
-            more = os.pread(self.descriptor, size - len(data), offset + len(data))
+            more = os.pread(opened.descriptor, size - len(data), offset + len(data))
             if not more:
                 break
             data += more
         return data
+
+    def _in_memory(self, size: int, offset: int) -> bytes | None:
+        """Return what `read` does if that is in the system's memory, else None."""
+        opened = self._use()
+        buffer = bytearray(size)
+        try:
+            count = os.preadv(opened.descriptor, [buffer], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return self._wait_for(size, offset)  # a file system that cannot tell
+        if count == size:
+            return bytes(buffer)
+        return bytes(buffer[:count]) if offset + count >= self.size() else None
 
     def view(self, size: int, offset: int) -> memoryview:
         """Return *size* bytes from byte *offset* as they are in the system's memory; fewer at the end of the file.
@@ -81,33 +146,32 @@ class KeptFile:
         For system calls only, which fail with EFAULT if the file was cut meanwhile: this process would be killed.
         Not thread-safe.
         """
-        if self._map is None:
-            self._map = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
-        _seen.add(self._map, size)
-        return memoryview(self._map)[offset : offset + size]
+        opened = self._use()
+        if opened.map is None:
+            opened.map = mmap.mmap(opened.descriptor, 0, prot=mmap.PROT_READ)
+        _seen.add(opened.map, size)
+        return memoryview(opened.map)[offset : offset + size]
 
     def is_at_hand(self, position: int) -> bool:
         """Return whether byte *position* is in the system's memory; False also where there is no telling."""
         try:
-            return os.preadv(self.descriptor, _one_byte, position, os.RWF_NOWAIT) == 1
+            return os.preadv(self._use().descriptor, _one_byte, position, os.RWF_NOWAIT) == 1
         except OSError:
             return False
 
-    def is_regular(self) -> bool:
-        return stat.S_ISREG(os.fstat(self.descriptor).st_mode)
-
     def size(self) -> int:
-        return os.fstat(self.descriptor).st_size
+        return os.fstat(self._use().descriptor).st_size
 
     def is_removed(self) -> bool:
-        """Return whether the file has no name any more."""
-        return not self._is_nameless and os.fstat(self.descriptor).st_nlink == 0
+        """Return whether the file is open and has no name any more."""
+        opened = self.opened
+        return opened is not None and not self.is_nameless and os.fstat(opened.descriptor).st_nlink == 0
 
 
 class KeptFiles:
     """The files in use, by path.  Thread-safe.
 
-    At most as many as the process may have open; those not used for longest are given up first.
+    At most as many are open as the process may have; those not used for longest are closed first, removed ones last.
     """
 
     def __init__(
@@ -117,16 +181,26 @@ class KeptFiles:
         *,
         most: int | None = None,
     ) -> None:
-        """Take over the descriptors *given*; *hand_over* is told every file opened, and None of every one given up.
+        """Take over the descriptors *given*; *hand_over* is told every file opened, and None of every one closed.
 
-        *most* is a lower limit to how many are kept.
+        *most* is a lower limit to how many are open.
         """
         self._lock = threading.Lock()
         self._hand_over = hand_over or (lambda _path, _descriptor: None)
-        self._files = OrderedDict((path, KeptFile(descriptor)) for path, descriptor in (given or {}).items())
-        self._limit = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS)
+        self._open = OrderedDict(
+            (path, KeptFile(path, descriptor, self._open_again, is_nameless=_is_nameless(path, descriptor)))
+            for path, descriptor in (given or {}).items()
+        )
+        self._known: weakref.WeakValueDictionary[str, KeptFile] = weakref.WeakValueDictionary(self._open)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
+        self.limit = max(_FEWEST_FILES, descriptors // _DESCRIPTORS_EACH)
+        """How many files are open at most."""
         if most is not None:
-            self._limit = min(self._limit, most)
+            self.limit = min(self.limit, most)
+
+    def has(self, path: str) -> bool:
+        """Return whether the file at *path* is open here."""
+        return path in self._open
 
     def get(self, path: str) -> KeptFile:
         """Return the file at *path*, or the one that was there when it was first asked for.
@@ -134,42 +208,97 @@ class KeptFiles:
         Raises: OSError; FileNotFoundError also where a folder is in its place.
         """
         with self._lock:
-            file = self._files.get(path)
+            file = self._open.get(path)
             if file is not None:
-                self._files.move_to_end(path)
+                self._open.move_to_end(path)
                 return file
-            file = KeptFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            if not file.is_regular():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            return self._put(path, file)
+            file = self._known.get(path)
+            if file is None:
+                file = self._known[path] = KeptFile(path, self._descriptor(path), self._open_again)
+            else:
+                file.opened = _Opened(self._descriptor(path))
+            return self._put(file)
 
-    def put(self, path: str, content: bytes) -> KeptFile:
-        """Keep *content* in a nameless file as what is at *path*, which cannot be written to."""
-        with tempfile.TemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            descriptor = os.dup(file.fileno())
+    def _open_again(self, file: KeptFile) -> _Opened:
         with self._lock:
-            return self._put(path, KeptFile(descriptor, is_nameless=True))
+            opened = file.opened
+            if opened is None and file.is_nameless:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file.path)
+            if opened is None:
+                opened = file.opened = _Opened(self._descriptor(file.path))
+                if self._known.get(file.path) is file:
+                    self._put(file)
+            return opened
 
-    def _put(self, path: str, file: KeptFile) -> KeptFile:
-        self._files[path] = file
-        self._hand_over(path, file.descriptor)
-        while len(self._files) > self._limit:
-            given_up, _ = self._files.popitem(last=False)
-            self._hand_over(given_up, None)
+    def _descriptor(self, path: str) -> int:
+        try:
+            return _regular(path)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        # This process has more other files open than was expected, or the system is full.
+        self.limit = max(_FEWEST_FILES, len(self._open) // 2)
+        for other, file in list(self._open.items()):
+            if not file.is_nameless and not file.is_removed():
+                self._close(other)
+        return _regular(path)
+
+    def put(self, path: str, pieces: Iterable[bytes]) -> KeptFile:
+        """Keep what *pieces* make in a nameless file as what is at *path*, which cannot be written to."""
+        return self.adopt(path, nameless(pieces))
+
+    def adopt(self, path: str, descriptor: int) -> KeptFile:
+        """Keep the nameless file open as *descriptor*, which is taken over, as what is at *path*."""
+        with self._lock:
+            file = self._known[path] = KeptFile(path, descriptor, self._open_again, is_nameless=True)
+            self._put(file)
+            sizes = [(kept.size(), other) for other, kept in self._open.items() if kept.is_nameless]
+            surplus = sum(size for size, _ in sizes) - _MOST_NAMELESS_BYTES
+            for size, other in sizes[:-1]:
+                if surplus > 0:
+                    self._close(other)
+                    surplus -= size
+            return file
+
+    def _put(self, file: KeptFile) -> KeptFile:
+        assert file.opened is not None
+        self._open[file.path] = file
+        self._open.move_to_end(file.path)
+        self._hand_over(file.path, file.opened.descriptor)
+        surplus = len(self._open) - self.limit
+        if surplus <= 0:
+            return file
+        removed = []
+        for path, other in list(self._open.items())[:-1]:
+            if other.is_removed():
+                removed.append(path)
+            elif surplus > 0:
+                self._close(path)
+                surplus -= 1
+            if surplus <= 0:
+                break
+        for path in removed[: max(surplus, len(removed) - self.limit // 2)]:
+            self._close(path)
         return file
+
+    def _close(self, path: str) -> None:
+        file = self._open.pop(path)
+        file.opened = None  # a thread that is reading has its own reference
+        if file.is_nameless:
+            del self._known[path]
+        self._hand_over(path, None)
 
     def drop(self, path: str) -> None:
         """Give up the file kept for *path*, if there is one; who holds it can go on reading it."""
         with self._lock:
-            if self._files.pop(path, None) is not None:
+            self._known.pop(path, None)
+            if self._open.pop(path, None) is not None:
                 self._hand_over(path, None)
 
     def removed(self) -> list[str]:
         """Return the paths of files that were removed from the store; one that is there again is taken afresh."""
         with self._lock:
-            gone = [path for path, file in self._files.items() if file.is_removed()]
+            gone = [path for path, file in self._open.items() if file.is_removed()]
         there = {path for path in gone if os.path.exists(path)}  # noqa: PTH110 - paths are text here, for speed
         for path in there:
             self.drop(path)
@@ -178,6 +307,36 @@ class KeptFiles:
     def close(self) -> None:
         """Give up all files."""
         with self._lock:
-            for file in self._files.values():
+            for file in self._open.values():
                 file.reader = None  # which has the file in turn: it would stay open until cycles are collected
-            self._files.clear()
+            self._open.clear()
+            self._known.clear()
+
+
+def _regular(path: str) -> int:
+    """Return a descriptor of the regular file at *path*; a folder in its place counts as absent."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return descriptor
+
+
+def _is_nameless(path: str, descriptor: int) -> bool:
+    """Return whether *descriptor*, which a predecessor kept as what is at *path*, is of a file from `nameless`."""
+    if os.fstat(descriptor).st_nlink:
+        return False
+    name = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")  # noqa: PTH115 - for few
+    return name.rpartition("/")[2] != path.rpartition("/")[2]
+
+
+def nameless(pieces: Iterable[bytes]) -> int:
+    """Return the descriptor of a new file without a name that holds *pieces*.
+
+    Raises: OSError; whatever *pieces* raises.
+    """
+    with tempfile.TemporaryFile() as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        return os.dup(file.fileno())

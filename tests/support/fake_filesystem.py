@@ -50,6 +50,10 @@ class FakeFile:
         return len(self.node.data)
 
     is_sparse = True
+    has_big_map = False
+
+    def is_brief(self, _offset: int, _size: int) -> bool:
+        return True
 
     def read(self, offset: int, size: int) -> bytes:
         return self.node.data[offset : offset + max(0, size)]
