@@ -33,6 +33,12 @@ _log = logging.getLogger("imagefs.registry")
 MAX_PAGES = 10_000
 """Most pages of tags that are read, however they link to each other."""
 
+MAX_TAGS = 200_000
+"""Most tags of one repository: several times what the largest public ones have, in about 40 MB of memory."""
+
+MAX_TAG_BYTES = 16 * 1024 * 1024
+"""Most bytes in these tags: eighty for each of `MAX_TAGS`, where usual ones have ten or twenty."""
+
 _DEFAULT_RETRY = RetryPolicy()
 
 
@@ -111,19 +117,27 @@ class RegistryClient:
     def tags(self, repository: str) -> Iterator[str]:
         """Yield the tags of *repository* in the registry's order, each once; what is no tag is left out with a warning.
 
-        Raises: ManifestUnknown where there is no such repository, Unauthorized, RegistryUnavailable, RegistryError;
-        InvalidManifest where the list is none.
+        Raises: ManifestUnknown where there is no such repository, Unauthorized, RegistryUnavailable, RegistryError,
+        also after `MAX_PAGES`, `MAX_TAGS` or `MAX_TAG_BYTES`; InvalidManifest where the list is none.
         """
         asked = self._session.asked("tags", repository)
         root_url = self._session.root_url()
         url: str | None = protocol.tags_url(root_url, repository)
         seen: set[str] = set()
-        pages: set[str] = set()
-        while url is not None and url not in pages and len(pages) < MAX_PAGES:
-            pages.add(url)
+        seen_bytes = 0
+        pages: set[int] = set()  # hashes: URLs may have many kilobytes
+        while url is not None and hash(url) not in pages:
+            if len(pages) == MAX_PAGES:
+                raise _endless(asked, MAX_PAGES, "pages", "MAX_PAGES")
+            pages.add(hash(url))
             tags, links = retrying(self._retry, functools.partial(self._tags_page, url, repository, asked))
             fresh = [tag for tag in dict.fromkeys(tags) if tag not in seen]
             seen.update(fresh)
+            seen_bytes += sum(map(len, fresh))
+            if len(seen) > MAX_TAGS:
+                raise _endless(asked, MAX_TAGS, "tags", "MAX_TAGS")
+            if seen_bytes > MAX_TAG_BYTES:
+                raise _endless(asked, MAX_TAG_BYTES, "bytes of tags", "MAX_TAG_BYTES")
             yield from fresh
             following = protocol.next_page(links, url)
             if following is None and fresh and len(tags) >= protocol.TAGS_PER_PAGE:
@@ -186,6 +200,13 @@ class RegistryClient:
                 _log.warning("foreign layer %s: %s; trying elsewhere", descriptor.digest.short, error)
         url = protocol.blob_url(self._session.root_url(), repository, descriptor.digest)
         return _open(functools.partial(self._session.get, url, repository, asked), offset)
+
+
+def _endless(asked: Asked, limit: int, things: str, name: str) -> RegistryError:
+    return RegistryError(
+        f"the tag list of {asked.name} has more than {limit} {things} ({name}); "
+        "'imagefs tags --limit N' prints the first ones, and a tag can be pulled without the list"
+    )
 
 
 class _Get(Protocol):

@@ -43,7 +43,12 @@ __all__ = [
 
 MAX_ERROR_BODY_BYTES = 64 * 1024
 MAX_TOKEN_BODY_BYTES = 1024 * 1024
-MAX_TAGS_BODY_BYTES = 32 * 1024 * 1024
+MAX_TAGS_BODY_BYTES = 8 * 1024 * 1024
+"""Of one page.  Registries that know no pages send all tags at once; JSON takes ten times its size in memory."""
+
+MAX_TOKEN_CHARACTERS = 64 * 1024
+"""Longest token; servers refuse headers that are longer than some ten kilobytes."""
+
 TAGS_PER_PAGE = 1000
 MIN_TOKEN_LIFETIME_S = 60.0
 """Tokens live at least this long, also where the server says less or nothing (token spec, ``expires_in``)."""
@@ -178,6 +183,8 @@ def parse_token(raw: bytes) -> Token:
     value = document.get("token") or document.get("access_token")
     if not isinstance(value, str) or not _TOKEN_TEXT.fullmatch(value):
         raise InvalidManifest(what, "expected a token in 'token' or 'access_token'")
+    if len(value) > MAX_TOKEN_CHARACTERS:
+        raise InvalidManifest(what, f"its token has more than {MAX_TOKEN_CHARACTERS} characters (MAX_TOKEN_CHARACTERS)")
     lifetime = document.get("expires_in")
     lifetime_s = float(lifetime) if isinstance(lifetime, int | float) else 0.0
     return Token(value, max(MIN_TOKEN_LIFETIME_S, lifetime_s))

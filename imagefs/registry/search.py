@@ -118,12 +118,12 @@ def _catalogued(
     root = session.root_url()
     url: str | None = f"{root}_catalog?n=1000"
     found: dict[str, Found] = {}
-    pages: set[str] = set()
-    while url is not None and url not in pages and len(found) < limit:
+    pages: set[int] = set()  # hashes: URLs may have many kilobytes
+    while url is not None and hash(url) not in pages and len(found) < limit:
         if len(pages) == _MAX_PAGES:
             _log.warning("the catalog of %s has more than %d pages; the rest was not read", registry, _MAX_PAGES)
             break
-        pages.add(url)
+        pages.add(hash(url))
         listed, links = retrying(policy, functools.partial(_catalog_page, session, registry, url))
         for repository in listed:
             if not isinstance(repository, str) or not repository.startswith(path):

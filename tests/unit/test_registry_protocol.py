@@ -1,5 +1,7 @@
 """What headers and bodies of the distribution protocol mean, as tables."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,3 +215,10 @@ def test_tags_that_are_none_are_set_apart() -> None:
 def test_what_is_no_tag_list_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidManifest):
         protocol.parse_tags(raw, what="tag list of x")
+
+
+def test_a_token_has_a_longest_length() -> None:
+    longest = "x" * protocol.MAX_TOKEN_CHARACTERS
+    assert protocol.parse_token(json.dumps({"token": longest}).encode()).value == longest
+    with pytest.raises(InvalidManifest, match="MAX_TOKEN_CHARACTERS"):
+        protocol.parse_token(json.dumps({"token": longest + "x"}).encode())
