@@ -22,15 +22,16 @@ class RetryPolicy:
     """How often and after what waits.
 
     A transfer that moved *progress_bytes* since its last failure has its *attempts* back, so a long download survives
-    many short breaks; *total_attempts* bounds them all the same.  A registry that asks for a longer wait than
-    *max_delay_s* is not waited for.  *sleep* and *jitter* (a number from 0 to 1) are there to be replaced in tests.
+    many short breaks, as of a link that breaks every few hundred kilobytes; *total_attempts* bounds them all the same.
+    A registry that asks for a longer wait than *max_delay_s* is not waited for.  *sleep* and *jitter* (a number from 0
+    to 1) are there to be replaced in tests.
     """
 
     attempts: int = 5
-    total_attempts: int = 40
+    total_attempts: int = 1000
     first_delay_s: float = 1.0
     max_delay_s: float = 60.0
-    progress_bytes: int = 1024 * 1024
+    progress_bytes: int = 64 * 1024
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = random.random
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import gzip
+import itertools
 import json
 import logging
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from imagefs.errors import (
 from imagefs.oci import media_type
 from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import Digest
+from imagefs.registry import client as registry_client
 from imagefs.registry import http as registry_http
 from imagefs.registry.client import RegistryClient
 from imagefs.registry.http import Transport
@@ -330,6 +332,36 @@ def test_progress_gives_the_attempts_back(registry: Registry, client: RegistryCl
     assert slept == [1] * 10
 
 
+def test_a_link_that_breaks_every_300_kilobytes_brings_all_of_a_blob(
+    registry: Registry, client: RegistryClient, slept: list[float]
+) -> None:
+    content = bytes(range(256)) * 40_000  # ten megabytes
+    descriptor = layer_of(content)
+    registry.blobs[str(descriptor.digest)] = content
+
+    def broken(handler: Handler) -> bool:
+        first = int(handler.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        handler.send_response(206 if first else 200)
+        handler.send_header("Content-Length", str(len(content) - first))
+        if first:
+            handler.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        handler.end_headers()
+        handler.wfile.write(content[first : first + 300_000])
+        handler.close_connection = True
+        return True
+
+    registry.fault("blobs", broken, every_time=True)
+    assert read(client, descriptor) == content
+    assert slept == [1] * (len(content) // 300_000)
+
+
+def test_progress_of_a_few_bytes_is_none(registry: Registry, client: RegistryClient) -> None:
+    registry.ranges = False
+    registry.fault("blobs", *(cut(BIG, step * 60_000) for step in range(1, 9)))
+    with pytest.raises(RegistryUnavailable, match="gave up after 5 attempts"):
+        read(client, BIG_BLOB)
+
+
 def test_without_progress_attempts_are_spent(registry: Registry, client: RegistryClient, slept: list[float]) -> None:
     registry.fault("blobs", *(cut(BIG, 100) for _ in range(9)))
     with pytest.raises(RegistryUnavailable, match="gave up after 5 attempts"):
@@ -443,6 +475,63 @@ def test_pages_that_link_in_a_circle_end(registry: Registry, client: RegistryCli
     page = status(200, b'{"tags":["a","b"]}', Link=f'</v2/{REPOSITORY}/tags/list?last=b>; rel="next"')
     registry.fault("tags", page, every_time=True)
     assert list(client.tags(REPOSITORY)) == ["a", "b"]
+
+
+def endless_tags(make: Callable[[int], list[str]]) -> Fault:
+    """Answer with the tags of one page after the other, without end."""
+    pages = itertools.count()
+
+    def answer(handler: Handler) -> bool:
+        number = next(pages)
+        handler.answer(200, json.dumps({"tags": make(number)}).encode(), {"Link": f'<?page={number}>; rel="next"'})
+        return True
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "make", "message"),
+    [
+        ("MAX_TAGS", 10, lambda page: [f"{page}-{n}" for n in range(5)], r"more than 10 tags \(MAX_TAGS\)"),
+        ("MAX_TAG_BYTES", 99, lambda page: [f"{page:020}"], r"more than 99 bytes of tags \(MAX_TAG_BYTES\)"),
+        ("MAX_PAGES", 7, lambda _: ["same"], r"more than 7 pages \(MAX_PAGES\)"),
+    ],
+)
+def test_a_tag_list_without_end_is_refused_at_a_limit(
+    registry: Registry,
+    client: RegistryClient,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: int,
+    make: Callable[[int], list[str]],
+    message: str,
+) -> None:
+    monkeypatch.setattr(registry_client, limit, value)
+    registry.fault("tags", endless_tags(make), every_time=True)
+    listed: list[str] = []
+    with pytest.raises(RegistryError, match=message) as caught:
+        listed.extend(client.tags(REPOSITORY))
+    assert "imagefs tags --limit N" in str(caught.value)
+    assert not caught.value.temporary
+    assert listed == {"MAX_TAGS": [*make(0), *make(1)], "MAX_TAG_BYTES": [f"{n:020}" for n in range(4)]}.get(
+        limit, ["same"]
+    )
+
+
+def test_a_tag_list_at_its_limit_is_read_whole(
+    registry: Registry, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.tags[REPOSITORY] = ["aa", "bb", "cc"]
+    registry.page_size = 1
+    for name, value in (("MAX_TAGS", 3), ("MAX_TAG_BYTES", 6), ("MAX_PAGES", 3)):
+        monkeypatch.setattr(registry_client, name, value)
+    assert list(client.tags(REPOSITORY)) == ["aa", "bb", "cc"]
+
+
+def test_of_an_endless_tag_list_the_first_ones_can_be_had(registry: Registry, client: RegistryClient) -> None:
+    registry.fault("tags", endless_tags(lambda page: [f"{page}-{n}" for n in range(1000)]), every_time=True)
+    assert len(list(itertools.islice(client.tags(REPOSITORY), 2500))) == 2500
+    assert len(registry.asked("tags")) == 3
 
 
 def test_the_next_page_is_not_fetched_from_another_host(registry: Registry, client: RegistryClient) -> None:
