@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 
-from imagefs.errors import ContentError, ImageNotFound, StoreError
+from imagefs.errors import ContentError, DigestMismatch, ImageNotFound, SizeMismatch, StoreError
 from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import DiffId
 from imagefs.oci.platform import Platform
@@ -45,9 +45,10 @@ def ingest_image(
     """Bring *selected* from *source* into *store* under *references* and return it.
 
     Layers that the store has are not read again; a layer that the image has twice is read once.  After a failure no
-    image is visible that was not before.  Complete layers stay for the next attempt when the network failed or the
-    user interrupted, and are swept when the content is to blame or the disk refused.  So does and is what came of the
-    others, if they come from *remote*, which is *source* where that is one.
+    image is visible that was not before.  Complete layers stay for the next attempt when the network failed, *remote*
+    sent other bytes than those of a digest, or the user interrupted; they are swept when the content is to blame or the
+    disk refused.  So does and is what came of the others, if they come from *remote*, which is *source* where that is
+    one.
 
     Raises: ContentError, RegistryError, OSError, KeyboardInterrupt.
     """
@@ -55,7 +56,9 @@ def ingest_image(
         with store.writing():
             _ingest_layers(source, remote, store, selected, check, reporter, allow_expansion=allow_expansion)
             return store.add_image(manifest=selected.manifest, config=selected.config.raw, references=tuple(references))
-    except (ContentError, OSError):
+    except (ContentError, OSError) as error:
+        if remote is not None and isinstance(error, DigestMismatch | SizeMismatch):
+            raise  # the wrong layer is gone already; the others are verified, and not to be downloaded again
         with contextlib.suppress(OSError, StoreError):  # a disk that failed once fails again: the first error counts
             if remote is not None:
                 for layer in selected.manifest.layers:
@@ -143,7 +146,7 @@ def _ingest_layers(
             check(selected.config.diff_ids)
         else:
             jobs.appendleft(unite)
-            run_all(jobs, limit=1 + 2 * _LAYERS_AT_ONCE)
+            run_all(jobs, limit=1 + 2 * _LAYERS_AT_ONCE, minimum=2)  # `unite` waits for the others
 
 
 def _content(source: Source, layer: Descriptor) -> Generator[bytes, None, None]:

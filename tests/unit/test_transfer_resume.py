@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imagefs.cli.pull import union_check
-from imagefs.errors import DigestMismatch, RegistryUnavailable
+from imagefs.errors import DigestMismatch, InvalidLayer, RegistryUnavailable
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.platform import Platform
 from imagefs.oci.reference import Reference
@@ -53,12 +53,13 @@ def pulled(
     out: io.StringIO | None = None,
     dry_run: bool = False,
     check: UnionCheck = accept,
+    name: str = "x",
 ) -> list[str]:
     out = out or io.StringIO()
     client = RegistryClient(registry.host, retry=NO_RETRY)
     platform = Platform("linux", "amd64")
     reporter = Reporter(out, io.StringIO())
-    reference = Reference.parse(f"{registry.host}/x:1")
+    reference = Reference.parse(f"{registry.host}/{name}:1")
     with contextlib.closing(client):
         if dry_run:
             foretell(store, reference, client=client, platform=platform, reporter=reporter)
@@ -155,12 +156,51 @@ def test_a_blob_that_changed_is_an_error_after_one_more_attempt(store: Store, re
     assert list((store.path / "partial").iterdir()) == []
 
 
-def test_content_that_is_to_blame_leaves_nothing_of_the_other_layers_either(store: Store, registry: Registry) -> None:
-    keep(store, BIG, BIG[:HALF])
-    registry.blobs[sha256(SMALL)] = SMALL[:-1] + b"\1"
-    registry.fault(sha256(BIG), lambda _: threading.Event().wait(timeout=0.3))  # the other one fails meanwhile
+def test_a_wrong_layer_costs_neither_finished_layers_nor_begun_ones(store: Store, registry: Registry) -> None:
+    contents = [tar({name: bytes(range(256)) * 8000}) for name in ("a", "b", "c")]
+    three = image(contents, compress=False)
+    registry.put("three", three, "1")
+    first, wrong, slow = three.blobs
+    over = threading.Event()
+
+    def begin(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(slow)))
+        handler.end_headers()
+        handler.wfile.write(slow[: len(slow) // 2])
+        handler.wfile.flush()
+        over.wait(timeout=20)
+        handler.close_connection = True
+        return True
+
+    def lie_after_the_others(handler: Handler) -> bool:
+        for _ in range(400):
+            if store.has_layer(DiffId(Digest.of(contents[0]))) and store.partial_size(Digest.of(slow)):
+                break
+            over.wait(timeout=0.05)
+        handler.answer(200, wrong[:-1] + b"\1")
+        return True
+
+    registry.fault(sha256(slow), begin)
+    registry.fault(sha256(wrong), lie_after_the_others)
     with pytest.raises(DigestMismatch):
-        pulled(store, registry)
+        pulled(store, registry, name="three")
+    assert store.images() == ()
+    over.set()
+    pulled(store, registry, name="three")
+    assert len(store.images()) == 1
+    assert ranges(registry, first) == [None]
+    assert ranges(registry, wrong) == [None, None]
+    assert None not in ranges(registry, slow)[1:]
+
+
+def test_content_that_is_to_blame_leaves_nothing_of_the_other_layers_either(store: Store, registry: Registry) -> None:
+    one = image([b"\xff" * 2048, ONE.tars[1]], compress=False)
+    registry.put("broken", one, "1")
+    keep(store, BIG, BIG[:HALF])
+    registry.fault(sha256(BIG), lambda _: threading.Event().wait(timeout=0.3))  # the other one fails meanwhile
+    with pytest.raises(InvalidLayer):
+        pulled(store, registry, name="broken")
     assert store.images() == ()
     assert list((store.path / "partial").iterdir()) == []
 
