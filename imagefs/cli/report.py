@@ -10,6 +10,14 @@ from imagefs.text import printable
 _MESSAGE_CHARACTERS = 4000
 """Longest error message: ours have some hundred characters, what a registry or archive adds has no bound."""
 
+_NO_ROOM = (
+    "the operating system refuses more memory or threads; raise the limits (ulimit -v, ulimit -u, or those of the "
+    "service or container) and try again"
+)
+
+_REFUSALS = ("can't start new thread", "can't allocate lock", "failed to map segment from shared object")
+"""The ends of messages of a RuntimeError or ImportError that Python has no class of its own for."""
+
 _One = TypeVar("_One")
 
 
@@ -20,6 +28,9 @@ def report(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, OSError):
         _print(describe(error))
+        return EXIT_FAILURE
+    if isinstance(error, MemoryError) or str(error).endswith(_REFUSALS):
+        _print(_NO_ROOM)
         return EXIT_FAILURE
     _print(f"internal error, please report it with the output of --debug: {describe(error)}")
     return EXIT_FAILURE

@@ -21,19 +21,22 @@ Job = Callable[[Proceed], None]
 
 _GRACE_S = 1.0
 _PIECES_BEHIND = 4
+_NO_MEMORY_S = 0.05
+"""How long to wait for memory before the next attempt to take a lock."""
 
 
 class _NotWanted(Exception):
     """Unwinds a job that was told to stop."""
 
 
-def run_all(jobs: Iterable[Job], *, limit: int) -> None:
+def run_all(jobs: Iterable[Job], *, limit: int, minimum: int = 1) -> None:
     """Run all *jobs*, started in order, at most *limit* at a time; return when all are done.
 
-    Where *jobs* is a deque, they are taken from it, and a job may append others.
+    Where *jobs* is a deque, they are taken from it, and a job may append others.  Where the operating system refuses
+    more threads, at least *minimum* suffice (or one for each job): as many as jobs wait for each other.
 
     Raises: what the first failing job raised, or KeyboardInterrupt; the others are told to stop and get a second
-    to clean up, jobs not begun are dropped.
+    to clean up, jobs not begun are dropped.  RuntimeError where there are fewer threads than *minimum*.
     """
     pending = jobs if isinstance(jobs, deque) else deque(jobs)
     unwanted = threading.Event()
@@ -56,10 +59,18 @@ def run_all(jobs: Iterable[Job], *, limit: int) -> None:
         else:
             ended.put(None)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(limit, len(pending)))]
+    count = min(limit, len(pending))
+    threads: list[threading.Thread] = []
     try:
-        for thread in threads:
-            thread.start()
+        while len(threads) < count:
+            threads.append(threading.Thread(target=work, daemon=True))
+            try:
+                threads[-1].start()
+            except RuntimeError:
+                threads.pop()
+                if len(threads) < min(minimum, count):
+                    raise
+                break
         for _ in threads:
             error = ended.get()
             if error is not None:
@@ -85,9 +96,13 @@ class Behind:
         self._pieces: queue.Queue[bytes | None] = queue.Queue(maxsize=_PIECES_BEHIND)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
+        self._has_thread = True
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._has_thread = False
         return self
 
     def __exit__(
@@ -102,12 +117,16 @@ class Behind:
     def put(self, piece: bytes) -> None:
         """Let *piece* be taken, soon.  Raises: what *take* raised for an earlier piece."""
         self._raise_error()
-        self._pieces.put(piece)
+        if self._has_thread:
+            self._pieces.put(piece)
+        else:
+            self._take(piece)
 
     def finish(self) -> None:
         """Wait until every piece has been taken.  Raises: what *take* raised."""
-        self._pieces.put(None)
-        self._thread.join()
+        if self._has_thread:
+            self._pieces.put(None)
+            self._thread.join()
         self._raise_error()
 
     def _raise_error(self) -> None:
@@ -115,9 +134,17 @@ class Behind:
             raise self._error
 
     def _work(self) -> None:
-        while (piece := self._pieces.get()) is not None:
+        while (piece := self._next()) is not None:
             if self._error is None:
                 try:
                     self._take(piece)
                 except BaseException as error:  # handed to the thread that makes the pieces
                     self._error = error
+
+    def _next(self) -> bytes | None:
+        while True:
+            try:
+                return self._pieces.get()
+            except (RuntimeError, MemoryError) as error:  # no memory for a lock; `put` must not wait for ever
+                self._error = error
+                time.sleep(_NO_MEMORY_S)

@@ -2,6 +2,8 @@
 
 import _thread
 import functools
+import itertools
+import queue
 import threading
 from collections import deque
 
@@ -140,3 +142,81 @@ def test_after_an_error_nothing_is_taken_any_more() -> None:
     with pytest.raises(ValueError, match="source failed"):
         make()
     assert len(taken) == 1
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Let the operating system refuse all threads but the first."""
+    started = itertools.count()
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if next(started) >= after:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+
+
+def test_with_fewer_threads_than_wished_for_all_jobs_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch, after=2)
+    done: list[int] = []
+    run_all([lambda _, number=number: done.append(number) for number in range(9)], limit=5, minimum=2)  # type: ignore[misc]
+    assert sorted(done) == list(range(9))
+
+
+@pytest.mark.parametrize("minimum", [1, 2])
+def test_with_fewer_threads_than_are_needed_no_job_goes_on(monkeypatch: pytest.MonkeyPatch, minimum: int) -> None:
+    refuse_threads(monkeypatch, after=minimum - 1)
+    stopped = threading.Event()
+
+    def endless(proceed: Proceed) -> None:
+        try:
+            while True:
+                proceed()
+                threading.Event().wait(0.001)
+        finally:
+            stopped.set()
+
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_all([endless, endless], limit=2, minimum=minimum)
+    assert stopped.is_set() is (minimum == 2)
+
+
+def test_one_job_needs_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch, after=1)
+    done: list[int] = []
+    run_all([lambda _: done.append(1)], limit=5, minimum=2)
+    assert done == [1]
+
+
+def test_without_a_thread_pieces_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch, after=0)
+    taken: list[bytes] = []
+    with Behind(taken.append) as behind:
+        behind.put(b"a")
+        behind.put(b"b")
+        assert taken == [b"a", b"b"]
+        behind.finish()
+    with pytest.raises(ZeroDivisionError), Behind(lambda _: 1 // 0) as behind:  # type: ignore[arg-type]
+        behind.put(b"a")
+
+
+def test_a_thread_without_memory_for_a_lock_does_not_block_the_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    get = queue.Queue.get
+    failures = iter([True, True])
+
+    def fail(self: "queue.Queue[bytes]", *arguments: object) -> bytes:
+        if next(failures, False):
+            raise RuntimeError("can't allocate lock")
+        return get(self)
+
+    monkeypatch.setattr(queue.Queue, "get", fail)
+
+    def make() -> None:
+        with Behind(lambda _: None) as behind:
+            for _ in range(100):
+                behind.put(b"x")
+            behind.finish()
+
+    with pytest.raises(RuntimeError, match="can't allocate lock"):
+        make()
