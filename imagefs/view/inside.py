@@ -118,10 +118,35 @@ class Inside:
             shown = self._document_attributes(found)
         else:
             entry, links = self._entry(found, index)
-            shown = attributes(
-                entry, ino=self._key.number(leaf_digest(entry, layer=found, position=index)), nlink=links
-            )
+            shown = attributes(entry, ino=self._leaf_number(node, found, entry), nlink=links)
         return self._presentation.apply(shown)
+
+    def _leaf_number(self, node: NodeId, diff_id: DiffId, entry: Entry) -> int:
+        """Return the inode number of *node*, which is just what *entry* of layer *diff_id* says.
+
+        Without the store's secret, the number in stored trees cannot be computed, so it is looked up in one of them.
+        """
+        number = None if self._store.secret().is_stored else self._number_in_trees(node, diff_id, entry.path)
+        return number or self._key.number(leaf_digest(entry, layer=diff_id, position=_split(node)[1]))
+
+    def _number_in_trees(self, node: NodeId, diff_id: DiffId, path: bytes) -> int | None:
+        with self._lock:
+            bindings = self._slots.bindings()
+        *folders, name = path.split(b"/")
+        for slot, binding in bindings:
+            if diff_id not in binding.stack.diff_ids or not self._images.has_tree(binding.stack):
+                continue
+            listing = self.listing(NodeId(slot << SLOT_SHIFT | ROOT_INDEX))
+            for folder in folders:
+                number = listing.find(folder)
+                if number is None or not stat.S_ISDIR(listing.mode(number)):
+                    break
+                listing = self.listing(NodeId(listing.node(number)))
+            else:
+                number = listing.find(name)
+                if number is not None and listing.node(number) == node:
+                    return listing.ino(number)
+        return None
 
     def listed_number(self, node: NodeId) -> int:
         """Return a number to list *node*, a root or document, with: its own, unless that would cost making a tree."""
