@@ -26,10 +26,20 @@ need_packages() {
     done
 }
 
-# need_venv [EXTRA]: have imagefs, and what the extra "test" needs, in .venv below the current folder.
+# install_locked PYTHON SET: install the packages of scripts/locked/SET.txt below the current folder, run or test, for the
+# interpreter PYTHON.  pip refuses a file whose hash is not in the lock.  What builds packages comes first and from the
+# lock, too: without isolation no other version of it can be fetched.
+install_locked() {
+    local pip=("$1" -m pip install --quiet --disable-pip-version-check --require-hashes)
+    "${pip[@]}" -r scripts/locked/build.txt
+    "${pip[@]}" --no-build-isolation --use-pep517 -r "scripts/locked/$2.txt"
+}
+
+# need_venv [test]: have imagefs, and with "test" what its tests need, in .venv below the current folder.
 need_venv() {
-    local extra="${1:-}" stamp
-    stamp="$(sha256sum pyproject.toml | cut -c1-64) $extra"
+    local extra="${1:-}" state stamp
+    state="$(cat pyproject.toml scripts/locked/*.txt | sha256sum | cut -c1-64)"
+    stamp="$state $extra"
     if [ -x .venv/bin/imagefs ] && grep -qxF "$stamp" .venv/imagefs-stamp 2>/dev/null; then return 0; fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "imagefs needs Python 3.11 or newer; this is $(python3 --version)" >&2
@@ -37,7 +47,8 @@ need_venv() {
     }
     [ -x .venv/bin/python ] || python3 -m venv .venv
     echo "installing imagefs into .venv" >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}"
+    install_locked .venv/bin/python "${extra:-run}"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
     # What satisfies the tests satisfies everybody.
-    { echo "$stamp"; echo "$(sha256sum pyproject.toml | cut -c1-64) "; } >.venv/imagefs-stamp
+    { echo "$stamp"; echo "$state "; } >.venv/imagefs-stamp
 }

@@ -168,5 +168,12 @@ def test_the_recipe_of_the_container_image_copies_only_what_there_is() -> None:
     copied = [
         word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
     ]
-    assert copied == ["pyproject.toml", "README.md", "LICENSE", "imagefs"]
+    assert copied == [
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "imagefs",
+        "scripts/environment.sh",
+        "scripts/locked",
+    ]
     assert all((ROOT / path).exists() for path in copied)
