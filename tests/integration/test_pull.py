@@ -269,7 +269,9 @@ def test_an_interrupt_ends_a_pull_that_waits_for_the_network(tmp_path: Path) -> 
     with _Server(("127.0.0.1", 0), _Endless) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         name = f"127.0.0.1:{server.server_address[1]}/x:1"
-        command = [sys.executable, "-m", "imagefs", "--store", str(tmp_path / "store"), "pull", "--tls-verify=false"]
+        # A background process may have inherited SIGINT as ignored, and Python then leaves it so.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "imagefs", "--store", str(tmp_path / "store")]
+        command += ["pull", "--tls-verify=false"]
         with subprocess.Popen(
             [*command, "--platform", "linux/amd64", name],
             env={**os.environ, "HOME": str(tmp_path)},
