@@ -57,6 +57,8 @@ Decisions worth knowing before changing anything:
   layer's tar is compared with its diff_id before anything is made from it.
 * Whoever serves may die at any moment.  What its successor must know is with the holder before the kernel hears of it:
   slots given, files kept open.  What can be asked of the kernel instead is not remembered at all.
+* Processes that parse images give up all privileges first and reach only the store (`confinement`).  The holder of a
+  mount keeps its privileges and parses only what its children tell it.
 * Errors are one tree (`errors`), which knows errno and exit status; one function turns them into each.
 
 Docstrings are contracts in the style of PEP 257: a summary, what is not obvious of shapes, order, units, ownership and

@@ -215,6 +215,13 @@ CASES: dict[str, tuple[str, ...]] = {
         "test_symlinks_on_the_way_are_not_followed",
         "test_another_mount_at_the_same_place_is_left_alone",
     ),
+    "a parser of hostile bytes is taken over": (
+        "test_whoever_parses_for_a_mount_of_root_has_no_privileges",
+        "test_libfuse_keeps_only_what_it_unmounts_with",
+        "test_the_process_that_scans_has_no_privileges",
+        "test_only_the_folder_is_reachable",
+        "test_root_becomes_the_owner_of_the_folder_and_keeps_no_capability",
+    ),
     "the disk of a mounted store fails": (
         "test_ten_deaths_and_a_takeover_after_the_disk_turned_read_only",
         "test_a_mount_ends_without_a_traceback_after_the_disk_turned_read_only",

@@ -14,10 +14,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from imagefs.confinement import confine
 from imagefs.errors import InvalidLayer
 from imagefs.layer.index import encode
 from imagefs.layer.tar import Scanner, scan
@@ -84,7 +86,8 @@ class ScanProcess:
             self._told(0)
             self._found = self._answer()
         if self._found is None:
-            return encode(scan(_pieces(self._path, iter([self._size]))), self._diff_id)
+            with self._path.open("rb", buffering=0) as file:
+                return encode(scan(_pieces(file, iter([self._size]))), self._diff_id)
         return self._found
 
     def _told(self, count: int) -> bool:
@@ -124,8 +127,10 @@ def main() -> None:
     scanner = Scanner()
     counts: Iterator[int] = iter(lambda: int.from_bytes(_read_exactly(0, _COUNT_BYTES), "little"), 0)
     try:
-        for piece in _pieces(Path(sys.argv[2]), counts):
-            scanner.feed(piece)
+        with Path(sys.argv[2]).open("rb", buffering=0) as file:
+            confine(None)
+            for piece in _pieces(file, counts):
+                scanner.feed(piece)
         answer = _FOUND + encode(scanner.finish(), DiffId(Digest.parse(sys.argv[3])))
     except InvalidLayer as error:
         entry = None if error.entry is None else error.entry.hex()
@@ -135,18 +140,17 @@ def main() -> None:
         view = view[os.write(1, view) :]
 
 
-def _pieces(path: Path, counts: Iterator[int]) -> Iterator[memoryview]:
-    """Yield the content of the file as *counts* announce it; a piece is only good until the next one."""
+def _pieces(file: FileIO, counts: Iterator[int]) -> Iterator[memoryview]:
+    """Yield the content of *file* as *counts* announce it; a piece is only good until the next one."""
     buffer = memoryview(bytearray(_CHUNK_BYTES))
-    with path.open("rb", buffering=0) as file:
-        for count in counts:
-            left = count
-            while left:
-                got = file.readinto(buffer[: min(_CHUNK_BYTES, left)])
-                if not got:
-                    raise OSError(f"{path} is shorter than announced")
-                left -= got
-                yield buffer[:got]
+    for count in counts:
+        left = count
+        while left:
+            got = file.readinto(buffer[: min(_CHUNK_BYTES, left)])
+            if not got:
+                raise OSError("the file is shorter than announced")
+            left -= got
+            yield buffer[:got]
 
 
 def _read_exactly(descriptor: int, count: int) -> bytes:

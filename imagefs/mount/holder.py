@@ -24,6 +24,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagefs.confinement import confine
 from imagefs.errors import MountError, describe
 from imagefs.mount import device
 from imagefs.mount.mountinfo import MountIdentity, mount_at
@@ -282,6 +283,7 @@ class Holder:
             try:
                 for number in _SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
+                confine(Path(self._state.store))
                 self._programs.helpers[name](self._state, socket.socket(fileno=descriptor))
             finally:
                 os._exit(0)
@@ -371,12 +373,14 @@ def _be_child(serve: Serve, state: State, line: Line, stop: int) -> None:
         signal.set_wakeup_fd(-1)
         holder = os.getppid()
 
-        def unmount_if_alone(*_: object) -> None:
+        def end_if_alone(*_: object) -> None:
             if os.getppid() != holder:  # else the holder was told, too, or decides
-                state.detach()
+                _log.warning("nobody serves %s any more; unmount it: imagefs umount %s", *[state.mountpoint] * 2)
+                os._exit(LOST)
 
         for number in _SIGNALS:
-            signal.signal(number, unmount_if_alone)
+            signal.signal(number, end_if_alone)
+        confine(Path(state.store))
         code = serve(state, line, stop)
     except BaseException as error:
         code = 1

@@ -84,6 +84,7 @@ def _serve(wanted: _Wanted, ready: Callable[[], None]) -> None:
 
 
 def _serve_portably(wanted: _Wanted, ready: Callable[[], None]) -> None:
+    from imagefs.confinement import keep_mounting
     from imagefs.mount.fusepy_driver import serve
     from imagefs.mount.mountpoint import check_only_root_can_redirect, open_mountpoint
     from imagefs.store.mounts import MountRecord
@@ -103,6 +104,7 @@ def _serve_portably(wanted: _Wanted, ready: Callable[[], None]) -> None:
             stack.callback(file.end)
             pid = os.getpid()
             file.write(MountRecord(str(wanted.target), pid, image.id if image else None, wanted.reference, pid, 1))
+        keep_mounting(wanted.store)
         serve(filesystem, wanted.target, source=wanted.source, options=wanted.options, ready=ready)
 
 

@@ -89,6 +89,8 @@ class Catalog:
             )
             try:
                 self._connection.execute("PRAGMA foreign_keys = ON")
+                # A confined server may write nowhere but in the store.
+                self._connection.execute("PRAGMA temp_store = MEMORY")
                 # Not FULL: the journal's removal is the commit, and must outlive a loss of power, too.
                 self._connection.execute("PRAGMA synchronous = EXTRA")
                 (version,) = self._connection.execute("PRAGMA user_version").fetchone()

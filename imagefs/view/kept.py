@@ -13,13 +13,14 @@ import mmap
 import os
 import resource
 import stat
+import sys
 import tempfile
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from imagefs.view import waiting
 from imagefs.view.waiting import Duration
@@ -31,8 +32,8 @@ _DESCRIPTORS_EACH = 2
 _FEWEST_FILES = 4
 """A layer's data and index, a tree, and a file that is just opened."""
 _MOST_SEEN_BYTES = 32 * 1024 * 1024
-_MOST_NAMELESS_BYTES = 512 * 1024 * 1024
-"""Of content that is kept outside of the store.  Any user can have a tree of a layer made by looking at it."""
+_MOST_NAMELESS_BYTES = 128 * 1024 * 1024
+"""Of content that is kept outside of the store, in memory.  Any user can have a tree of a layer made by looking at it."""
 _FULL = frozenset({errno.EMFILE, errno.ENFILE})
 
 _one_byte = [bytearray(1)]
@@ -335,8 +336,15 @@ def nameless(pieces: Iterable[bytes]) -> int:
 
     Raises: OSError; whatever *pieces* raises.
     """
-    with tempfile.TemporaryFile() as file:
+    with _nameless_file() as file:
         for piece in pieces:
             file.write(piece)
         file.flush()
         return os.dup(file.fileno())
+
+
+def _nameless_file() -> IO[bytes]:
+    if sys.platform != "linux":
+        return tempfile.TemporaryFile()
+    # In memory: a confined server may write nowhere but in the store.
+    return os.fdopen(os.memfd_create("imagefs"), "r+b")
