@@ -33,7 +33,7 @@ _FEWEST_FILES = 4
 """A layer's data and index, a tree, and a file that is just opened."""
 _MOST_SEEN_BYTES = 32 * 1024 * 1024
 _MOST_NAMELESS_BYTES = 128 * 1024 * 1024
-"""Of content that is kept outside of the store, in memory.  Any user can have a tree of a layer made by looking at it."""
+"""Of content outside of the store, in memory.  Any user can have a tree of a layer made by looking at it."""
 _FULL = frozenset({errno.EMFILE, errno.ENFILE})
 
 _one_byte = [bytearray(1)]
