@@ -18,7 +18,7 @@ from imagefs.store import catalog
 if TYPE_CHECKING:
     from imagefs.api.config import Config
     from imagefs.api.opened import OpenedStore
-    from imagefs.overlay.record import Listing
+    from imagefs.overlay.listing import Listing
     from imagefs.view.tree import ImageTree, Thing
 
 _MOST_DIRECTORIES = 4096

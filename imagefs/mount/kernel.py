@@ -22,12 +22,11 @@ from imagefs.mount.options import WRITING_FLAGS
 from imagefs.mount.protocol import Buffer, Flag, Opcode, Session
 from imagefs.mount.read_ahead import ReadAhead
 from imagefs.mount.walks import Walks
+from imagefs.overlay.listing import Listing
 from imagefs.overlay.record import (
     FOREVER_S,
     NO_ATTRIBUTES,
-    Listing,
     packed,
-    packed_listing,
     unattributed,
 )
 from imagefs.view.attributes import NAMES_VALID_S, NodeId
@@ -202,7 +201,7 @@ class Server:
         first, size = protocol.reading(raw)
         if first == 0 and lasting and self._walks is not None:
             self._walks.listed(node, listing)
-        return [listing.cut(first, size)]
+        return listing.cut(first, size)
 
     def _names(self, node: NodeId) -> Listing:
         # Without attributes, for they would cost opening all images there are; the kernel asks for those it needs.
@@ -211,7 +210,7 @@ class Server:
         ]
         for cookie, (name, _, mode, ino) in enumerate(self._filesystem.readdir(node), 3):
             records.append(unattributed(name, ino, mode, cookie=cookie))
-        return Listing.parse(bytearray(packed_listing(records)), len(records))
+        return Listing.of(records)
 
     # ---- content ----
 

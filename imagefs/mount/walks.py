@@ -11,11 +11,13 @@ taken for somebody who will.
 from collections import OrderedDict
 from collections.abc import Callable
 
-from imagefs.overlay.record import Listing
+from imagefs.overlay.listing import Listing
 from imagefs.view.attributes import NodeId
 
 _MOST_DIRECTORIES = 64
 """Listed and not come to yet: a walk goes down before it goes on."""
+_MOST_LOOKED_AT = 100
+"""Records of a directory in which its first file is looked for."""
 _MOST_READS = 64
 """Of other files between two first ones of one walk."""
 
@@ -31,7 +33,7 @@ class Walks:
 
     def listed(self, directory: NodeId, listing: Listing) -> None:
         """Take note that *directory* was listed from its beginning."""
-        first = next(listing.files(2), None)
+        first = next(listing.files(2, _MOST_LOOKED_AT), None)
         if first is not None:
             self._firsts[listing.node(first)] = directory, first
             if len(self._firsts) > _MOST_DIRECTORIES:

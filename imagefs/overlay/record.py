@@ -12,11 +12,7 @@ copying bytes.  That is all this module knows of it: what a node id means, and w
     152  the name
 """
 
-import array
-import bisect
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
 from imagefs.overlay.attributes import Attributes
@@ -34,13 +30,6 @@ ENTRY_BYTES = ENTRY.size + ATTRIBUTES.size
 RECORD_BYTES = ENTRY_BYTES + DIRENT.size
 """Of a record without its name."""
 
-_NODE = Struct("<Q")
-_HALVES = Struct("<II")
-_INO = Struct("<Q")
-_SIZE = Struct("<Q")
-_TYPE_AT = ENTRY_BYTES + 20
-_NAME_LENGTH_AT = ENTRY_BYTES + 16
-_WORD = Struct("<I")
 _FOREVER = (FOREVER_S, FOREVER_S, 0, 0)
 
 
@@ -92,129 +81,3 @@ def unattributed(name: bytes, ino: int, mode: int, *, cookie: int) -> bytes:
     """Return a record of *name* that says nothing but its number and type, for "." and ".." and who must be asked."""
     dirent = DIRENT.pack(ino, cookie, len(name), mode >> 12 & 0xF)
     return b"".join((bytes(ENTRY_BYTES), dirent, name, bytes(-len(name) % 8)))
-
-
-class Listing:
-    """One directory's records: "." and ".." first, then the others in byte order of their names.
-
-    Immutable once `bind`, `set_ino` and `set_size` were called; then thread-safe.
-    """
-
-    __slots__ = ("_starts", "records")
-
-    def __init__(self, records: memoryview, starts: Sequence[int]) -> None:
-        """Take *records*, which may be written to, and where each of them starts, the end of the last included."""
-        self.records = records
-        self._starts = starts
-
-    @classmethod
-    def parse(cls, raw: bytearray, count: int) -> "Listing":
-        """Return the listing of *count* records that `packed_listing` made *raw* of, and take *raw* over."""
-        records_bytes = len(raw) - (count + 1) * 4
-        view = memoryview(raw)
-        return cls(view[:records_bytes], view[records_bytes:].cast("I"))
-
-    def bind(self, slots: Sequence[int], adjust: Callable[[Attributes], Attributes] | None) -> None:
-        """Put ``slots[owner]`` in place of each record's owner, and what *adjust* returns in place of attributes."""
-        words = self.records.cast("I")
-        for start in self._starts[2:-1]:
-            owner_at = (start >> 2) + 1
-            words[owner_at] = slots[words[owner_at]]
-        if adjust is not None:
-            for start in self._starts[2:-1]:
-                at = start + ENTRY.size
-                self.records[at : at + ATTRIBUTES.size] = packed(adjust(unpacked(self.records, at)))
-
-    def __len__(self) -> int:
-        """Return how many records there are, "." and ".." included."""
-        return len(self._starts) - 1
-
-    def name(self, number: int) -> bytes:
-        """Return the name of record *number*."""
-        at = self._starts[number]
-        (length,) = _WORD.unpack_from(self.records, at + _NAME_LENGTH_AT)
-        return bytes(self.records[at + RECORD_BYTES : at + RECORD_BYTES + length])
-
-    def find(self, name: bytes) -> int | None:
-        """Return the number of the record of *name*, None where there is none; "." and ".." are not looked for."""
-        number = bisect.bisect_left(range(len(self)), name, lo=2, key=self.name)
-        return number if number < len(self) and self.name(number) == name else None
-
-    def node(self, number: int) -> int:
-        """Return the node id in record *number*."""
-        return int(_NODE.unpack_from(self.records, self._starts[number])[0])
-
-    def nodes(self) -> dict[bytes, tuple[int, int, int]]:
-        """Return by name, in byte order, owner, index and number of each record but those of "." and ".."."""
-        records, found = self.records, {}
-        halves_of, length_of = _HALVES.unpack_from, _WORD.unpack_from
-        for number in range(2, len(self)):
-            at = self._starts[number]
-            name_at = at + RECORD_BYTES
-            (length,) = length_of(records, at + _NAME_LENGTH_AT)
-            index, owner = halves_of(records, at)
-            found[bytes(records[name_at : name_at + length])] = owner, index, number
-        return found
-
-    def owner(self, number: int) -> tuple[int, int]:
-        """Return (owner, index) of what record *number* leads to; what an owner is, changes with `bind`."""
-        index, owner = _HALVES.unpack_from(self.records, self._starts[number])
-        return owner, index
-
-    def attributes(self, number: int) -> Attributes:
-        """Return the attributes in record *number*, which is not "." or ".."."""
-        return unpacked(self.records, self._starts[number] + ENTRY.size)
-
-    def ino(self, number: int) -> int:
-        """Return the inode number in record *number*."""
-        return int(_INO.unpack_from(self.records, self._starts[number] + ENTRY_BYTES)[0])
-
-    def mode(self, number: int) -> int:
-        """Return st_mode of what record *number* leads to, with permission bits only where it has attributes."""
-        at = self._starts[number]
-        (mode,) = _WORD.unpack_from(self.records, at + ENTRY.size + 60)
-        return int(mode or _WORD.unpack_from(self.records, at + _TYPE_AT)[0] << 12)
-
-    def size(self, number: int) -> int:
-        """Return st_size of what record *number* leads to."""
-        return int(_SIZE.unpack_from(self.records, self._starts[number] + ENTRY.size + 8)[0])
-
-    def set_ino(self, number: int, ino: int) -> None:
-        """Put *ino* in place of the inode number that record *number*, "." or "..", says; as `set_size`."""
-        _INO.pack_into(self.records, self._starts[number] + ENTRY_BYTES, ino)
-
-    def set_size(self, number: int, size: int) -> None:
-        """Put *size* in place of st_size of what record *number* leads to; only before others see the listing."""
-        _SIZE.pack_into(self.records, self._starts[number] + ENTRY.size + 8, size)
-
-    def files(self, first: int) -> Iterator[int]:
-        """Yield the numbers, from *first* on, of the records of regular files that are not empty."""
-        for number in range(first, len(self)):
-            if stat.S_ISREG(self.mode(number)) and self.size(number):
-                yield number
-
-    def entry(self, number: int) -> memoryview:
-        """Return record *number* without name and cookie: what a lookup of its name is answered with."""
-        at = self._starts[number]
-        return self.records[at : at + ENTRY_BYTES]
-
-    def cut(self, first: int, size: int) -> memoryview:
-        """Return the records from number *first* on, as many whole ones as fit into *size* bytes."""
-        if first >= len(self):
-            return self.records[:0]
-        start = self._starts[first]
-        last = bisect.bisect_right(self._starts, start + size, lo=first) - 1
-        return self.records[start : self._starts[last]]
-
-
-def packed_listing(records: Sequence[bytes]) -> bytes:
-    """Return *records* and where each of them starts, the end of the last included, in 32 bits each.
-
-    Raises: OverflowError, if they are longer than that.
-    """
-    starts = array.array("I", [0])
-    at = 0
-    for one in records:
-        at += len(one)
-        starts.append(at)
-    return b"".join((*records, starts.tobytes()))

@@ -12,10 +12,12 @@ name of a symlink that climbs (its target is absolute or has ".."): where that l
 
 The layout, all numbers little-endian:
 
-    listings     one for each directory, in the order of a walk: records (see `record`), then where each starts,
-                 then, for the next listing, padding to 8 bytes
+    listings     one for each directory, in the order of a walk: pages of up to 128 records (see `listing`), each the
+                 records, then where each starts, then padding to 8 bytes; of more than one page there is a table: where
+                 each page is in the listing, how long it is, its CRC-32
     table        for each inode of the tree's own: attributes, the layer and entry behind it, the directory it is in,
-                 where its listing is, how long it is and of how many records, CRC-32 of the listing, digest of the
+                 where its listing is, how long it is and of how many records, CRC-32 of its only page or of the table
+                 of its pages, digest of the
                  directory with all that is in it, CRC-32 of this row
     trailer      number of inodes and of rows; where the table is; a digest of the name of the stack; the fingerprint of
                  the key of all inode numbers; version of this layout and of the rules of the union, version of the
@@ -32,6 +34,7 @@ import stat
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from zlib import crc32
 
@@ -48,10 +51,11 @@ from imagefs.overlay.attributes import (
     directory_digest,
     leaf_digest,
 )
-from imagefs.overlay.record import ATTRIBUTES, Listing, packed, packed_listing, record, unattributed, unpacked
+from imagefs.overlay.listing import PAGE_RECORDS, Listing, Page, packed_page, paged
+from imagefs.overlay.record import ATTRIBUTES, packed, record, unattributed, unpacked
 from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
 
-TREE_VERSION = 4
+TREE_VERSION = 5
 """To be counted up when this layout changes, and when `resolve` decides anything differently."""
 ROOT_INDEX = 1
 
@@ -62,6 +66,7 @@ _VERSIONS_AT = -20
 _OLD_MAGIC = slice(-48, -40)
 """Where trees of versions up to 3 have their magic."""
 _ROW = Struct(f"<IIIQQII{DIGEST_BYTES}sI")
+_PAGE = Struct("<QII")
 _ROW_BYTES = ATTRIBUTES.size + _ROW.size
 _NO_LAYER = 0xFFFFFFFF
 _OWNER_SHIFT = 32
@@ -88,6 +93,9 @@ class Row:
     digest: bytes
 
 
+_NO_ROW = Row(Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0), None, 0, 0, 0, 0, 0, 0, b"")
+
+
 def encode(
     tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId], *, stack: str, key: NumberKey
 ) -> Iterator[bytes]:
@@ -101,11 +109,8 @@ def encode(
     at = 0
     for number, parent in numbered.own:
         inode = tree.inode(number)
-        listing = b""
-        records: list[bytes] = []
-        if stat.S_ISDIR(inode.entry.mode):
-            records = numbered.records(number)
-            listing = packed_listing(records)
+        records = numbered.records(number) if stat.S_ISDIR(inode.entry.mode) else []
+        listing, crc = _packed_listing(records) if records else (b"", 0)
         row = numbered.made(number) + _ROW.pack(
             _NO_LAYER if inode.layer < 0 else inode.layer,
             inode.position,
@@ -113,7 +118,7 @@ def encode(
             at,
             len(listing),
             len(records),
-            crc32(listing),
+            crc,
             numbered.digest(number),
             0,
         )
@@ -127,6 +132,22 @@ def encode(
         len(tree), len(rows), at, _stack_digest(stack), key.fingerprint, TREE_VERSION, INDEX_VERSION, _MAGIC, 0
     )
     yield trailer[:-4] + crc32(trailer[:-4]).to_bytes(4, "little")
+
+
+def _packed_listing(records: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return the listing of *records*, and the CRC-32 by which it is checked first."""
+    pieces: list[bytes] = []
+    table: list[bytes] = []
+    at = 0
+    for part in paged(records):
+        page = packed_page(part)
+        table.append(_PAGE.pack(at, len(page), crc32(page)))
+        pieces += [page, bytes(-len(page) % 8)]
+        at += len(page) + len(pieces[-1])
+    if len(table) == 1:
+        return pieces[0], crc32(pieces[0])
+    raw_table = b"".join(table)
+    return b"".join((*pieces, raw_table)), crc32(raw_table)
 
 
 def _stack_digest(stack: str) -> bytes:
@@ -249,10 +270,11 @@ class TreeFile:
     Raises: TreeDamaged, as do its methods.
     """
 
-    __slots__ = ("_read", "_rows_at", "inodes", "rows")
+    __slots__ = ("_last", "_read", "_rows_at", "inodes", "rows")
 
     def __init__(self, read: ReadAt, size: int, *, stack: str, key: NumberKey | None) -> None:
         self._read = read
+        self._last: tuple[int, Row, bytes] = (0, _NO_ROW, b"")
         raw = read(_TRAILER.size, max(0, size - _TRAILER.size))
         _check_version(raw)
         self.inodes, self.rows, self._rows_at, name, fingerprint, *_, crc = _TRAILER.unpack(raw)
@@ -282,14 +304,43 @@ class TreeFile:
         return raw
 
     def listing(self, index: int) -> Listing:
-        """Return the listing of directory *index*, not bound yet, which the caller owns.
+        """Return the listing of directory *index*, not bound yet, which the caller owns; it reads from this file.
+
+        Raises: NotADirectoryError.
+        """
+        records, size = self.listing_size(index)
+        return Listing(records, partial(self.page, index), size)
+
+    def listing_size(self, index: int) -> tuple[int, int]:
+        """Return of how many records and bytes the listing of directory *index* is.
 
         Raises: NotADirectoryError.
         """
         row = self.row(index)
         if not row.records:
             raise NotADirectoryError
-        raw = bytearray(self._read(row.listing_bytes, row.listing_at))
-        if len(raw) < row.listing_bytes or crc32(raw) != row.listing_crc:
+        return row.records, row.listing_bytes
+
+    def page(self, index: int, number: int) -> Page:
+        """Return page *number* of the listing of directory *index*, not bound yet, which the caller owns."""
+        row, table = self._paged(index)
+        at, size, crc = _PAGE.unpack_from(table, number * _PAGE.size)
+        raw = self._read(size, row.listing_at + at)
+        if len(raw) < size or crc32(raw) != crc:
             raise TreeDamaged(f"the listing of directory {index} is not what was written")
-        return Listing.parse(raw, row.records)
+        return Page(bytearray(raw), min(PAGE_RECORDS, row.records - number * PAGE_RECORDS))
+
+    def _paged(self, index: int) -> tuple[Row, bytes]:
+        """Return row *index* and the table of the pages of its listing; those of the last directory are kept."""
+        last, row, table = self._last
+        if last != index:
+            row = self.row(index)
+            size = -(-row.records // PAGE_RECORDS) * _PAGE.size
+            if size == _PAGE.size:
+                table = _PAGE.pack(0, row.listing_bytes, row.listing_crc)
+            else:
+                table = self._read(size, row.listing_at + row.listing_bytes - size)
+                if len(table) < size or crc32(table) != row.listing_crc:
+                    raise TreeDamaged(f"the table of directory {index} is not what was written")
+            self._last = index, row, table
+        return row, table

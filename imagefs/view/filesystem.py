@@ -20,7 +20,7 @@ from typing import Self
 
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.attributes import Attributes
-from imagefs.overlay.record import Listing
+from imagefs.overlay.listing import Listing
 from imagefs.overlay.stored import Stack
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store

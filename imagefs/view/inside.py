@@ -18,7 +18,7 @@ from imagefs.errors import BlobNotFound, LayerIndexDamaged
 from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.attributes import Attributes, attributes, leaf_digest
-from imagefs.overlay.record import Listing
+from imagefs.overlay.listing import Listing, Page
 from imagefs.overlay.stored import Stack, number_key
 from imagefs.overlay.tree_file import ROOT_INDEX, Row, TreeFile, climbs
 from imagefs.store.store import Store
@@ -173,24 +173,41 @@ class Inside:
         if not isinstance(binding, Binding):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         try:
-            listing = self._in_tree(binding, lambda tree: tree.listing(index))
+            listing = self._unbound_listing(binding, index)
         except NotADirectoryError:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-        with self._lock:
-            owners = [slot, *(self._slots.layer(diff_id) for diff_id in binding.stack.diff_ids)]
-        if index == ROOT_INDEX:
-            listing.set_ino(0, self._key.root_number(self._row(slot, index).digest, binding.path))
-        listing.bind(owners, None if self._presentation.changes_nothing else self._presentation.apply)
-        if self._presentation.rewrites_symlinks:
-            self._resize_symlinks(binding, slot, listing)
+        listing.finish(self._finisher(slot, index, binding))
         with self._lock:
             if node not in self._listings:
                 self._listings[node] = listing
-                self._listed_bytes += len(listing.records)
+                self._listed_bytes += listing.kept_bytes
             while self._listed_bytes > MAX_KEPT_BYTES and len(self._listings) > 1:
                 _, dropped = self._listings.popitem(last=False)
-                self._listed_bytes -= len(dropped.records)
+                self._listed_bytes -= dropped.kept_bytes
         return listing
+
+    def _unbound_listing(self, binding: Binding, index: int) -> Listing:
+        # Each page is read through `_in_tree`, which makes the tree again if that page is damaged.
+        records, size = self._in_tree(binding, lambda tree: tree.listing_size(index))
+        return Listing(records, lambda number: self._in_tree(binding, lambda tree: tree.page(index, number)), size)
+
+    def _finisher(self, slot: int, index: int, binding: Binding) -> Callable[[Page, bool], None]:
+        """Return the function that turns a page of directory *index* in a tree into what is shown of it."""
+        with self._lock:
+            owners = [slot, *(self._slots.layer(diff_id) for diff_id in binding.stack.diff_ids)]
+        root: int | None = None
+        if index == ROOT_INDEX:
+            root = self._key.root_number(self._row(slot, index).digest, binding.path)
+        adjust = None if self._presentation.changes_nothing else self._presentation.apply
+
+        def finish(page: Page, is_first: bool) -> None:
+            if root is not None and is_first:
+                page.set_ino(0, root)
+            page.bind(owners, adjust, first=2 if is_first else 0)
+            if self._presentation.rewrites_symlinks:
+                self._resize_symlinks(binding, slot, page, first=2 if is_first else 0)
+
+        return finish
 
     # ---- symlinks ----
 
@@ -222,7 +239,7 @@ class Inside:
             return text
 
         def look(directory: int, name: bytes) -> Seen:
-            listing = self._in_tree(binding, lambda tree: tree.listing(directory))
+            listing = self._unbound_listing(binding, directory)
             number = listing.find(name)
             if number is None:
                 return Seen()
@@ -238,11 +255,11 @@ class Inside:
 
         return rewritten(text, self._in_tree(binding, lambda tree: _way(tree, row)), look)
 
-    def _resize_symlinks(self, binding: Binding, slot: int, listing: Listing) -> None:
-        for number in range(2, len(listing)):
-            owner, index = listing.owner(number)
-            if owner == slot and stat.S_ISLNK(listing.mode(number)):
-                listing.set_size(number, len(self._rewritten(binding, self._row(slot, index))))
+    def _resize_symlinks(self, binding: Binding, slot: int, page: Page, *, first: int) -> None:
+        for number in range(first, len(page)):
+            owner, index = page.owner(number)
+            if owner == slot and stat.S_ISLNK(page.mode(number)):
+                page.set_size(number, len(self._rewritten(binding, self._row(slot, index))))
 
     # ---- content ----
 
@@ -331,7 +348,7 @@ class Inside:
         self._layers = {}
         with self._lock:
             for node in [node for node in self._listings if node >> SLOT_SHIFT in removed.slots]:
-                self._listed_bytes -= len(self._listings.pop(node).records)
+                self._listed_bytes -= self._listings.pop(node).kept_bytes
 
     # ---- what it rests on ----
 

@@ -15,7 +15,7 @@ from imagefs.errors import InvalidReference, printable
 from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId
 from imagefs.overlay.attributes import Attributes
-from imagefs.overlay.record import Listing
+from imagefs.overlay.listing import Listing
 from imagefs.overlay.resolve import IMPLIED_DIRECTORY
 from imagefs.overlay.stored import Stack
 from imagefs.overlay.tree_file import ROOT_INDEX
@@ -70,7 +70,11 @@ class ImageTree:
 
     def listing(self, directory: Thing) -> Listing:
         """Return the records of *directory*."""
-        return self._images.in_tree(self.stack, lambda tree: tree.listing(directory.index))
+        index = directory.index
+        records, size = self._images.in_tree(self.stack, lambda tree: tree.listing_size(index))
+        return Listing(
+            records, lambda number: self._images.in_tree(self.stack, lambda tree: tree.page(index, number)), size
+        )
 
     def thing(self, listing: Listing, number: int) -> Thing:
         """Return what record *number* of *listing* leads to."""

@@ -16,7 +16,8 @@ from imagefs.mount import device, fusepy_driver, serving
 from imagefs.mount.kernel import Server
 from imagefs.mount.options import MountOptions, parse_options
 from imagefs.overlay.attributes import Attributes
-from imagefs.overlay.record import Listing, packed, packed_listing, record, unattributed
+from imagefs.overlay.listing import Listing
+from imagefs.overlay.record import packed, record, unattributed
 from imagefs.view.attributes import ROOT, NodeId, StatFs
 from imagefs.view.filesystem import Filesystem
 from tests.support.commands import DRIVER_VARIABLE
@@ -133,7 +134,7 @@ class FakeFilesystem:
         for cookie, (name, child, mode, ino) in enumerate(self.readdir(node), 3):
             attributes = self.getattr(child) if self.nodes[child - 1].failure is None else NONE
             records.append(record(name, child, packed(attributes), cookie=cookie, ino=ino, mode=mode))
-        return Listing.parse(bytearray(packed_listing(records)), len(records))
+        return Listing.of(records)
 
     def readlink(self, node: NodeId) -> bytes:
         return self._node(node).data

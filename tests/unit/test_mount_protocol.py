@@ -13,6 +13,7 @@ from imagefs.mount.kernel import Server
 from imagefs.mount.protocol import Flag, Opcode, Session
 from imagefs.overlay import record
 from imagefs.overlay.attributes import Attributes
+from imagefs.overlay.listing import Listing
 from imagefs.overlay.record import FOREVER_S
 from imagefs.view.attributes import NAMES_VALID_S, ROOT, NodeId
 from tests.support.fake_filesystem import FakeFilesystem, FakeNode
@@ -107,12 +108,12 @@ def test_attributes_keep_every_bit() -> None:
 def test_directory_entries_are_padded_and_cut_between_entries() -> None:
     made = [record.record(b"n" * length, 5, bytes(88), cookie=length, ino=6, mode=stat.S_IFREG) for length in (1, 8, 9)]
     assert [len(item) for item in made] == [160, 160, 168]
-    listing = record.Listing.parse(bytearray(record.packed_listing(made)), 3)
-    assert listing.cut(0, 319) == made[0]
-    assert listing.cut(0, 320) == made[0] + made[1]
-    assert listing.cut(1, 10_000) == made[1] + made[2]
-    assert len(listing.cut(3, 10_000)) == 0
-    assert len(listing.cut(0, 159)) == 0
+    listing = Listing.of(made)
+    assert b"".join(listing.cut(0, 319)) == made[0]
+    assert b"".join(listing.cut(0, 320)) == made[0] + made[1]
+    assert b"".join(listing.cut(1, 10_000)) == made[1] + made[2]
+    assert listing.cut(3, 10_000) == []
+    assert listing.cut(0, 159) == []
     ino, cookie, length, kind = struct.unpack_from("<QQII", made[2], 128)
     assert (ino, cookie, length, kind) == (6, 9, 9, stat.S_IFREG >> 12)
 

@@ -6,7 +6,8 @@ import pytest
 
 from imagefs.mount.walks import Walks
 from imagefs.overlay.attributes import Attributes
-from imagefs.overlay.record import Listing, packed, packed_listing, record, unattributed
+from imagefs.overlay.listing import Listing
+from imagefs.overlay.record import packed, record, unattributed
 from imagefs.view.attributes import NodeId
 
 
@@ -17,7 +18,7 @@ def listing(directory: int, *sizes: int) -> Listing:
         mode = stat.S_IFDIR if size < 0 else stat.S_IFREG
         made = packed(Attributes(1, mode, 1, 0, 0, max(0, size), 0, 0, 0))
         records.append(record(b"%d" % number, 100 * directory + number, made, cookie=number + 3, ino=1, mode=mode))
-    return Listing.parse(bytearray(packed_listing(records)), len(records))
+    return Listing.of(records)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from imagefs.layer.tar import scan
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay import attributes as identity
 from imagefs.overlay.attributes import Attributes, NumberKey
-from imagefs.overlay.record import ENTRY, FOREVER_S, Listing, packed, unpacked
+from imagefs.overlay.listing import Listing
+from imagefs.overlay.record import ENTRY, FOREVER_S, packed, unpacked
 from imagefs.overlay.resolve import resolve
 from imagefs.overlay.tree import ROOT_INODE, InodeNumber, Tree
 from imagefs.overlay.tree_file import ROOT_INDEX, TREE_VERSION, TreeFile, encode
@@ -194,12 +195,17 @@ def test_binding_puts_slots_in_place_of_owners_and_shows_what_is_asked() -> None
     tree = reader(encoded(LOWER, UPPER))
     listing = tree.listing(ROOT_INDEX)
     before = [listing.node(number) for number in range(len(listing))]
-    listing.bind([70, 71, 72], None)
+    listing = tree.listing(ROOT_INDEX)
+    listing.finish(lambda page, is_first: page.bind([70, 71, 72], None, first=2 if is_first else 0))
     after = [listing.node(number) for number in range(len(listing))]
     assert after[:2] == before[:2] == [0, 0]
     assert after[2:] == [(70 + (node >> 32)) << 32 | node & 0xFFFFFFFF for node in before[2:]]
     other = tree.listing(ROOT_INDEX)
-    other.bind([70, 71, 72], lambda a: Attributes(a.ino, a.mode, a.nlink, 9, 8, a.size, a.blocks, a.mtime_ns, a.rdev))
+
+    def adjust(a: Attributes) -> Attributes:
+        return Attributes(a.ino, a.mode, a.nlink, 9, 8, a.size, a.blocks, a.mtime_ns, a.rdev)
+
+    other.finish(lambda page, is_first: page.bind([70, 71, 72], adjust, first=2 if is_first else 0))
     for number in range(2, len(other)):
         one, two = (unpacked(which.entry(number), ENTRY.size) for which in (listing, other))
         assert (two.uid, two.gid, two.ino, two.mode) == (9, 8, one.ino, one.mode)
@@ -230,3 +236,78 @@ def test_no_number_is_given_twice_among_a_million_entries() -> None:
         found.add(KEY.number(identity.leaf_digest(one, layer=layer_id, position=number)))
     assert len(found) == 1_000_000
     assert min(found) >= identity.RESERVED_NUMBERS
+
+
+class Reads:
+    """The bytes of a file, and how many were read."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.bytes = 0
+
+    def __call__(self, size: int, offset: int) -> bytes:
+        self.bytes += size
+        return self.raw[offset : offset + size]
+
+
+@pytest.mark.parametrize("count", [125, 126, 127, 128, 253, 254, 255, 1000])
+def test_pages_of_a_directory_show_what_one_would(count: int) -> None:
+    names = sorted(b"%d" % number * (1 + number % 5) for number in range(count))
+    listing = reader(encoded(layer(*(file(name) for name in names)))).listing(ROOT_INDEX)
+    assert len(listing) == count + 2
+    assert [listing.name(number) for number in range(2, count + 2)] == names
+    assert list(listing.nodes()) == names
+    assert [numbers for *_, numbers in listing.nodes().values()] == list(range(2, count + 2))
+    for number, name in enumerate(names, 2):
+        assert listing.find(name) == number
+        assert listing.find(name + b"\0") is None
+    assert listing.find(b"") is listing.find(b"\xff") is None
+    whole = b"".join(listing.cut(0, 1 << 30))
+    for size in (4096, 100_000):
+        at, pieces = 0, []
+        while piece := b"".join(listing.cut(at, size)):
+            assert len(piece) <= size
+            pieces.append(piece)
+            at = _cookie_of_last(piece)
+        assert b"".join(pieces) == whole
+
+
+def _cookie_of_last(piece: bytes) -> int:
+    at = cookie = 0
+    while at < len(piece):
+        _, cookie, length, _ = struct.unpack_from("<QQII", piece, at + 128)
+        at += 152 + length + -length % 8
+    return cookie
+
+
+def test_a_name_among_many_is_found_without_reading_all_of_them() -> None:
+    raw = encoded(layer(*(file(b"name%06d" % number) for number in range(20_000))))
+    reads = Reads(raw)
+    tree = TreeFile(reads, len(raw), stack=STACK, key=KEY)
+    listing = tree.listing(ROOT_INDEX)
+    number = listing.find(b"name013579")
+    assert number is not None
+    assert listing.name(number) == b"name013579"
+    assert reads.bytes < len(raw) // 8
+    reads.bytes = 0
+    assert listing.find(b"name000001") == 3
+    assert listing.find(b"name019999") == 20_001
+    assert b"".join(listing.cut(10_000, 32768))
+    assert reads.bytes < len(raw) // 8
+    assert listing.kept_bytes < len(raw)
+
+
+def test_every_flipped_byte_of_a_paged_listing_is_noticed() -> None:
+    raw = encoded(layer(*(file(b"%d" % number) for number in range(400))))
+    whole = reader(raw).listing(ROOT_INDEX)
+    size = reader(raw).row(ROOT_INDEX).listing_bytes
+    expected = list(whole.nodes().items()), b"".join(whole.cut(0, 1 << 30))
+    for at in range(0, size, 97):
+        damaged = bytearray(raw)
+        damaged[at] ^= 1
+        try:
+            listing = reader(bytes(damaged)).listing(ROOT_INDEX)
+            shown_now = list(listing.nodes().items()), b"".join(listing.cut(0, 1 << 30))
+        except TreeDamaged:
+            continue
+        assert shown_now == expected  # padding between pages

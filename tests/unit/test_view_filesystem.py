@@ -247,9 +247,7 @@ def test_listings_not_used_for_long_are_dropped_and_made_again(store: Store, mon
     for _ in range(2):
         for number in range(4):
             assert view.getattr(walk(view, f"image/{number}/file{number}")).size == number
-    assert (
-        view._inside._listed_bytes == sum(len(listing.records) for listing in view._inside._listings.values()) <= 1500
-    )
+    assert view._inside._listed_bytes == sum(listing.kept_bytes for listing in view._inside._listings.values()) <= 1500
     view.close()
 
 
@@ -269,6 +267,40 @@ def test_a_missing_or_damaged_tree_is_made_again(store: Store, damage: bytes | s
     view = other(store)
     assert snapshot_view(view, walk(view, "one/1")) == expected
     assert path.read_bytes() == good
+    view.close()
+
+
+def test_a_damaged_page_of_a_big_directory_is_made_again(store: Store) -> None:
+    image = add_image(store, [layer(*(file(f"file{number:04}") for number in range(1000)))], "one:1")
+    first = other(store)
+    first.getattr(walk(first, "one/1"))
+    first.close()
+    path = store.tree_path(chain_id(image.diff_ids))
+    good = path.read_bytes()
+    at = good.index(b"file0700")
+    path.unlink()
+    path.write_bytes(good[:at] + b"FILE" + good[at + 4 :])
+    view = other(store)
+    root = walk(view, "one/1")
+    assert view.getattr(view.lookup(root, b"file0001")).size == 0
+    assert path.read_bytes() != good, "the damaged page was not looked at yet"
+    assert view.getattr(view.lookup(root, b"file0700")).size == 0
+    assert path.read_bytes() == good
+    assert len(view.readdir(root)) == 1000
+    view.close()
+
+
+def test_looking_at_a_layer_does_not_write_to_the_store(store: Store) -> None:
+    image = add_image(store, [BASE, TOP], "one:1")
+    view = other(store)
+    before = sorted(path for path in store.path.rglob("*") if not path.name.startswith("catalog"))
+    for diff_id in image.diff_ids:
+        root = walk(view, f".imagefs/layers/{diff_id.hex}")
+        listed = view.readdir(root)
+        assert listed
+        numbers = {name: ino for name, _, _, ino in view.readdir(walk(view, ".imagefs/layers"))}
+        assert view.getattr(root).ino == numbers[diff_id.hex.encode()]
+    assert sorted(path for path in store.path.rglob("*") if not path.name.startswith("catalog")) == before
     view.close()
 
 
