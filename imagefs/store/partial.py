@@ -154,6 +154,9 @@ def _remove(path: Path) -> bool:
         return False
     if not _lock(descriptor):
         return False
+    if not os.fstat(descriptor).st_nlink:  # its holder removed it before the lock; the path may be another's by now
+        os.close(descriptor)
+        return False
     Partial(path, descriptor).discard()
     return True
 
