@@ -16,7 +16,7 @@ from imagefs.store.removal import remove
 from imagefs.store.store import Store
 from tests.support.commands import imagefs
 from tests.support.images import add_image
-from tests.support.layers import Member, dir_, file, layer, symlink
+from tests.support.layers import Member, dir_, file, layer, symlink, whiteout
 from tests.support.mounts import (
     CHECKOUT,
     children,
@@ -123,6 +123,20 @@ def test_files_stay_open_and_directories_current(store: Path, held: Path) -> Non
         assert os.stat("f4", dir_fd=here).st_mtime_ns == 4
         os.close(here)
         assert snapshot(held / "app/1") == before
+
+
+def test_a_layer_by_itself_stays_what_it_is_after_a_death(store: Path, held: Path) -> None:
+    with Store.open(store) as opened:
+        image = add_image(opened, [layer(dir_("d"), file("d/x", b"x")), layer(whiteout("d/x"))], "hidden:1")
+    top = held / ".imagefs/layers" / image.diff_ids[1].hex
+    assert os.listdir(top / "d") == [".wh.x"]
+    here = os.open(top / "d", os.O_RDONLY)
+    kill_server(store)
+    drop_caches()
+    assert os.stat(".wh.x", dir_fd=here).st_size == 0
+    os.close(here)
+    assert os.listdir(top / "d") == [".wh.x"]
+    assert os.listdir(held / "hidden/1/d") == []
 
 
 def test_names_are_live_after_a_death_too(store: Path, held: Path) -> None:

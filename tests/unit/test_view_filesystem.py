@@ -350,6 +350,40 @@ def test_what_was_removed_is_told_until_it_is_given_up(store: Store) -> None:
     view.close()
 
 
+def test_a_name_has_departed_when_it_leads_elsewhere_and_only_then(store: Store) -> None:
+    first = add_image(store, [BASE], "app:1", "app:same")
+    view = other(store)
+    folder = walk(view, "app")
+    walk(view, "app/1")
+    walk(view, "app/same")
+    layers = walk(view, ".imagefs/layers")
+    walk(view, f".imagefs/layers/{first.diff_ids[0].hex}")
+    meta = walk(view, ".imagefs/meta/app/1")
+    walk(view, ".imagefs/meta/app/1/config.json")
+    assert view.departed() == set()
+    assert view.departed() is None, "nothing has changed"
+    add_image(store, [SIMPLE], "unrelated:1")
+    assert view.departed() == set()
+    add_image(store, [SIMPLE], "app:1")  # the tag moves
+    assert view.departed() == {(folder, b"1")}
+    remove(store, "app:same")  # with the last name of the first image goes its layer
+    assert view.departed() == {(folder, b"1"), (folder, b"same"), (layers, first.diff_ids[0].hex.encode())}
+    add_image(store, [BASE], "app:1", "app:same")
+    assert view.departed() == set()
+    assert meta == walk(view, ".imagefs/meta/app/1")
+    view.close()
+
+
+def test_nothing_departs_from_an_image_that_is_mounted_alone(store: Store) -> None:
+    image = add_image(store, [BASE], "app:1")
+    view = Filesystem.for_image(Store.open(store.path), image)
+    remove(store, "app:1", force=True)
+    assert view.departed() is None
+    assert view.removed() == []
+    assert view.readdir(ROOT)
+    view.close()
+
+
 def test_a_removed_layer_that_comes_back_is_taken_afresh(store: Store) -> None:
     add_image(store, [SIMPLE], "one:1")
     view = other(store)

@@ -4,6 +4,7 @@ import pytest
 
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.stored import Stack
+from imagefs.view.namespace import Document
 from imagefs.view.slots import Binding, Slots
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
@@ -50,3 +51,23 @@ def test_the_journal_knows_a_number_before_anybody_does() -> None:
             slots.name(b"app")
         with pytest.raises(Full):
             slots.layer(LAYERS[0])
+
+
+def test_a_successor_knows_a_layer_by_itself_from_an_image_of_only_that_layer() -> None:
+    journal: list[str] = []
+    first = Slots((), journal.append)
+    alone = first.binding(b".imagefs/layers/a", LAYERS[0], Stack(LAYERS[:1], alone=True))
+    union = first.binding(b"app/1", ONE, Stack(LAYERS[:1]))
+    second = Slots(journal)
+    assert second.what(alone) == Binding(b".imagefs/layers/a", LAYERS[0], Stack(LAYERS[:1], alone=True))
+    assert second.what(union) == Binding(b"app/1", ONE, Stack(LAYERS[:1], alone=False))
+    assert Stack(LAYERS[:1], alone=True) != Stack(LAYERS[:1], alone=False)
+
+
+def test_a_successor_knows_documents() -> None:
+    journal: list[str] = []
+    first = Slots((), journal.append)
+    documents = [Document(ONE, 5), Document(TWO, 5), Document(ONE, 6)]
+    numbers = [first.document(document) for document in documents]
+    assert len(set(numbers)) == 3
+    assert Slots(journal).documents() == list(zip(numbers, documents, strict=True))
