@@ -44,8 +44,8 @@ Decisions worth knowing before changing anything:
 * Names and paths inside images are bytes.  Values are frozen.  Parsing happens once, at the edge.
 * A directory is known in the union by what its layers say of it, not by the order in which they say it.
 * Everything durable is written, verified, fsynced and renamed before the catalog names it.
-* The union is computed once, at pull.  Its file holds directories as the kernel wants them answered; opening an image
-  is one read, and nothing that is kept in memory grows with the number of images or entries.
+* The union is computed once, at pull.  Its file holds directories as the kernel wants them answered, in pages; opening
+  an image is one read, and nothing that is kept in memory grows with the number of images or entries.
 * A node id is computed from (slot, index): which layer and which of its entries, or, for directories and what a union
   made different, which image at which path and which inode of its tree.  It means the same content for ever, so the
   kernel may believe for ever what it is told inside an image; only names of images change.  Files of a shared layer
@@ -55,6 +55,10 @@ Decisions worth knowing before changing anything:
   whole, unkeyed digests; the tree stores one per directory, covering its whole subtree.
 * Indexes and trees name the layers, and trees the key, that they were made with.  Any other is made again, and a
   layer's tar is compared with its diff_id before anything is made from it.
+* The thread that answers never waits (`view.waiting`): what takes longer than a disk access is done by other threads,
+  trees are computed by other processes, and the requests that need them are parked and stay interruptible.  Names in a
+  directory and runs of a sparse file are found by bisection.
+* Descriptors are bounded by what a process may have: files of the store are closed and opened again (`view.kept`).
 * Whoever serves may die at any moment.  What its successor must know is with the holder before the kernel hears of it:
   slots given, files kept open.  What can be asked of the kernel instead is not remembered at all.
 * Processes that parse images give up all privileges first and reach only the store (`confinement`).  The holder of a

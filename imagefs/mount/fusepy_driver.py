@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 ENCODING = "latin-1"
 
+_SWITCH_S = 0.0005
 _UNKNOWN_INO = 0xFFFFFFFF  # libfuse's FUSE_UNKNOWN_INO
 
 _log = logging.getLogger(__name__)
@@ -225,6 +226,8 @@ def serve(
     Raises: MountError.
     """
     library = _library()
+    # libfuse answers from several threads: one that computes must not keep the interpreter's lock from the others.
+    sys.setswitchinterval(_SWITCH_S)
     operations = Operations(filesystem, options, ready)
     try:
         library.FUSE(

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from imagefs.errors import errno_of
@@ -29,8 +30,9 @@ from imagefs.overlay.record import (
     packed,
     unattributed,
 )
+from imagefs.view import waiting
 from imagefs.view.attributes import NAMES_VALID_S, NodeId
-from imagefs.view.waiting import NotReady
+from imagefs.view.waiting import Duration, NotReady
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
@@ -48,6 +50,8 @@ list with other buffers, and GNU tar warns at EOPNOTSUPP, so they see the empty 
 
 Source: gnulib, lib/file-has-acl.c (`__gl_acl_ch`).
 """
+
+_MOST_NAME_LISTINGS = 8
 
 
 class NotInMemory(Exception):
@@ -91,6 +95,8 @@ class Server:
         self._settled = settled
         self.session = session
         self._files: dict[int, OpenFile] = {}
+        self._listed_names: dict[NodeId, tuple[float, Listing]] = {}
+        """By directory of names, when it was begun to list, and its names."""
         self._read_ahead = ReadAhead()
         self._answers: dict[int, Callable[[int, NodeId, Buffer], Sequence[Buffer]]] = {
             Opcode.INIT: self._init,
@@ -197,20 +203,31 @@ class Server:
 
     def _readdirplus(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
         lasting = self._filesystem.is_lasting(node)
-        listing = self._filesystem.listing(node) if lasting else self._names(node)
         first, size = protocol.reading(raw)
+        listing = self._filesystem.listing(node) if lasting else self._names(node, first)
         if first == 0 and lasting and self._walks is not None:
             self._walks.listed(node, listing)
         return listing.cut(first, size)
 
-    def _names(self, node: NodeId) -> Listing:
+    def _names(self, node: NodeId, first: int) -> Listing:
+        """Return the names in *node*: as of now for a reader that begins, the same ones for one that goes on."""
+        begun_s, listing = self._listed_names.get(node, (float("-inf"), None))
+        if listing is not None and (first > 0 or waiting.is_since_request(begun_s)):
+            return listing
+        return waiting.do(("names", node), partial(self._list_names, node), Duration.BRIEF)
+
+    def _list_names(self, node: NodeId) -> Listing:
+        begun_s = waiting.now_s()
         # Without attributes, for they would cost opening all images there are; the kernel asks for those it needs.
         records = [
             unattributed(name, node, stat.S_IFDIR, cookie=cookie) for cookie, name in enumerate((b".", b".."), 1)
         ]
         for cookie, (name, _, mode, ino) in enumerate(self._filesystem.readdir(node), 3):
             records.append(unattributed(name, ino, mode, cookie=cookie))
-        return Listing.of(records)
+        listing = Listing.of(records)
+        names = {**self._listed_names, node: (begun_s, listing)}
+        self._listed_names = dict(list(names.items())[-_MOST_NAME_LISTINGS:])  # replaced at once: threads share it
+        return listing
 
     # ---- content ----
 

@@ -62,15 +62,12 @@ class Stack:
         return encode(tree, changesets, self.diff_ids, stack=str(self), key=number_key(store))
 
     def keep(self, store: Store) -> None:
-        """Compute the tree and keep it in *store*, in place of one that may be there.
+        """Compute the tree and keep it in *store*, in place of one that may be there; not for a layer by itself.
 
         Raises: BlobNotFound, InvalidLayer, OSError.
         """
-        pieces = self.computed(store)
-        if self.alone:
-            store.replace_lone_tree(self.diff_ids[0], pieces)
-        else:
-            store.replace_tree(chain_id(self.diff_ids), pieces)
+        assert not self.alone, "see view.opened.make_tree"
+        store.replace_tree(chain_id(self.diff_ids), self.computed(store))
 
 
 def store_tree(store: Store, diff_ids: Sequence[DiffId]) -> None:

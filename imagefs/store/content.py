@@ -309,10 +309,6 @@ class Content:
     def lone_tree_path(self, diff_id: DiffId) -> Path:
         return self._root / "trees" / diff_id.algorithm / f"{diff_id.hex}.layer"
 
-    def replace_lone_tree(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:
-        """Put the tree that *pieces* make for layer *diff_id* by itself in place of a missing or damaged one."""
-        self._replace(self.lone_tree_path(diff_id), pieces)
-
     def drop_lone_tree(self, diff_id: DiffId) -> None:
         """Remove the tree of layer *diff_id* by itself; the next use makes it again."""
         path = self.lone_tree_path(diff_id)

@@ -223,10 +223,6 @@ class Store:
         """
         self._content.replace_tree(chain_id, pieces)
 
-    def replace_lone_tree(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:
-        """Keep the tree that *pieces* make for layer *diff_id* by itself, as `replace_tree` does."""
-        self._content.replace_lone_tree(diff_id, pieces)
-
     def drop_lone_tree(self, diff_id: DiffId) -> None:
         """Remove the tree of layer *diff_id* by itself; the next use makes it again."""
         self._content.drop_lone_tree(diff_id)

@@ -273,7 +273,7 @@ class KeptFiles:
         for path, other in list(self._open.items())[:-1]:
             if other.is_removed():
                 removed.append(path)
-            elif surplus > 0:
+            else:
                 self._close(path)
                 surplus -= 1
             if surplus <= 0:

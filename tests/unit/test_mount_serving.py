@@ -180,10 +180,12 @@ def test_an_interrupted_request_gets_its_reply_at_once_and_no_second_one(server:
         assert kernel.reply() == (1, errno.EINTR, b"")
         kernel.ask(3, 0, Opcode.INTERRUPT, struct.pack("<Q", 1))  # too late: there is no reply to that
         kernel.ask(4, 7)
+        kernel.ask(5, 3)
+        assert kernel.reply() == (5, 0, b"node 3"), "request 4 waits now, too"
         release.set()
         assert kernel.reply() == (4, 0, b"node 7")
-        kernel.ask(5, 3)
-        assert kernel.reply() == (5, 0, b"node 3")
+        kernel.ask(6, 3)
+        assert kernel.reply() == (6, 0, b"node 3")
 
 
 def test_work_that_fails_fails_all_that_wait_for_it(server: FakeServer) -> None:
