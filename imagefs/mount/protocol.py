@@ -20,6 +20,9 @@ MAX_PAGES = 256
 """Pages in one request: the most any kernel allows unless its administrator says otherwise."""
 REQUEST_BYTES = 128 * 1024
 """Room for any request: writes, the only long ones, are refused by the kernel itself on a read-only mount."""
+MOST_BACKGROUND, CONGESTED = 4096, 3072
+"""Reads that the kernel has under way at once, for all users together.  With its usual 64, a user whose reads wait for
+long work would keep everybody else's from being sent at all."""
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_CACHE_DIR = 1 << 3
 
@@ -199,7 +202,9 @@ def negotiate(body: bytes) -> tuple[bytes, Session | None]:
         raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
     session = Session(min(minor, NEWEST_MINOR), WANTED & Flag(offered & int(WANTED)))
     pages = MAX_PAGES if Flag.MAX_PAGES in session.flags else 0
-    answer = _INIT_OUT.pack(MAJOR, session.minor, readahead, int(session.flags), 64, 48, BLOCK_BYTES, 1, pages, 0, 0)
+    answer = _INIT_OUT.pack(
+        MAJOR, session.minor, readahead, int(session.flags), MOST_BACKGROUND, CONGESTED, BLOCK_BYTES, 1, pages, 0, 0
+    )
     return answer, session
 
 

@@ -271,3 +271,10 @@ def test_a_request_that_is_torn_is_an_error_and_no_end(fake: FakeFilesystem, ser
     node = fake.add(b"x", FakeNode())
     assert ask(server, request(Opcode.READ, node, b"short"))[0] == errno.EIO
     assert ask(server, request(Opcode.LOOKUP, NodeId(1), b"no end"))[0] == errno.EIO
+
+
+def test_reads_that_wait_for_one_user_do_not_keep_the_kernel_from_sending_those_of_others() -> None:
+    answer, _ = protocol.negotiate(struct.pack("<IIII", 7, 38, 131072, 0))
+    most_background, congested = struct.unpack_from("<HH", answer, 16)
+    assert most_background >= 1024
+    assert most_background > congested >= 512
