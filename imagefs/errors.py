@@ -306,6 +306,25 @@ class DiskFull(StoreError, OSError):
         )
 
 
+class StoreFull(StoreUnusable):
+    """The disk of the store at *path* has no space for a change of the catalog."""
+
+    errno = errno.ENOSPC
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "its disk is full; 'imagefs prune' or 'imagefs rm' makes space")
+
+
+class CatalogDamaged(StoreUnusable):
+    """The catalog of the store at *path*, the file *catalog*, is damaged or missing, because of *why*."""
+
+    def __init__(self, path: str, catalog: str, why: str) -> None:
+        command = f"'imagefs --store {printable(path)} verify --repair'"
+        super().__init__(path, f"{printable(catalog)} {printable(why)}; {command} rebuilds it from the stored images")
+        self.catalog = catalog
+        self.why = why
+
+
 class BlobNotFound(StoreError):
     """Content that the catalog promises is not on disk."""
 

@@ -16,6 +16,7 @@ A rollback journal and not WAL: readers of a store they cannot write to (another
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagefs.errors import StoreUnusable
+from imagefs.errors import StoreFull, StoreUnusable
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.reference import Reference
 from imagefs.store.locking import READ_ONLY, can_write
@@ -123,10 +124,7 @@ class Catalog:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            is_refused = code == sqlite3.SQLITE_READONLY or (code in _NO_ACCESS and not can_write(self._path.parent))
-            why = READ_ONLY if is_refused else f"its catalog cannot be used ({error})"
-            raise StoreUnusable(str(self._path.parent), why) from error
+            raise _failure(error, self._path) from error
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -259,6 +257,25 @@ class Catalog:
             if not named:
                 connection.execute("DELETE FROM images WHERE id = ?", (str(image),))
             return not named
+
+
+def _failure(error: sqlite3.Error, path: Path) -> StoreUnusable:
+    """Return what *error* of the database at *path* means to a user."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    store = str(path.parent)
+    if code == sqlite3.SQLITE_FULL or (code in _NO_ACCESS and not _has_space(path.parent)):
+        return StoreFull(store)
+    if code == sqlite3.SQLITE_READONLY or (code in _NO_ACCESS and not can_write(path.parent)):
+        return StoreUnusable(store, READ_ONLY)
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreUnusable(store, "another process has been changing its catalog for a minute; try again")
+    return StoreUnusable(store, f"its catalog cannot be used ({error})")
+
+
+def _has_space(folder: Path) -> bool:
+    """Return whether the disk of *folder* can take another file, such as a journal."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail > 0 and (disk.f_files == 0 or disk.f_ffree > 0)  # 0 files: their number has no limit
 
 
 def _put_tag(connection: sqlite3.Connection, reference: Reference, image: str) -> None:

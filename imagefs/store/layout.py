@@ -80,8 +80,8 @@ def _write_mark(path: Path) -> None:
 
 
 _OWN = re.compile(
-    r"imagefs\.json|\.imagefs-[0-9a-f]{16}|catalog\.sqlite(-journal)?|lock|sweep-wanted|secret|(ingest|mounts)/[0-9a-f]{16}"
-    r"|partial/sha(256-[0-9a-f]{64}|512-[0-9a-f]{128})"
+    r"imagefs\.json|\.imagefs-[0-9a-f]{16}|catalog\.sqlite(\.damaged-[0-9TZ]+)?(-journal)?"
+    r"|lock|sweep-wanted|secret|reserve|(ingest|mounts)/[0-9a-f]{16}|partial/sha(256-[0-9a-f]{64}|512-[0-9a-f]{128})"
 )
 _FOLDERS = re.compile(r"blobs|layers|trees|(blobs|layers|trees)/sha(256|512)|ingest|mounts|partial|lost\+found")
 

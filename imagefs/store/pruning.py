@@ -65,10 +65,15 @@ def prune(store: Store, images: Sequence[Image]) -> Pruned:
     An image that got another name meanwhile stays.  What other processes are bringing in is not touched; downloads that
     were interrupted go.
     """
+    # Leftovers go first: a disk that is full of them may have no space for a change of the catalog.
+    leftovers = store.sweep(unfinished_s=0)
     untagged: list[str] = []
     deleted: list[Digest] = []
     for image in images:
         if store.remove_names(image, tags=image.tags, digests=image.digests):
             deleted.append(image.id)
         untagged += [name.familiar for name in (*image.tags, *image.digests)]
-    return Pruned(tuple(untagged), tuple(deleted), store.sweep(unfinished_s=0))
+    freed = store.sweep(unfinished_s=0)
+    if freed is not None:
+        freed += leftovers or 0
+    return Pruned(tuple(untagged), tuple(deleted), freed)

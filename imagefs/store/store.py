@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from imagefs.errors import StoreUnusable, describe
+from imagefs.errors import StoreFull, StoreUnusable, describe
 from imagefs.oci.config import parse_config
 from imagefs.oci.digest import ChainId, DiffId, Digest, chain_id
 from imagefs.oci.manifest import Manifest
@@ -28,6 +28,7 @@ from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_direct
 from imagefs.store.locking import READ_ONLY, can_write, locked
 from imagefs.store.naming import find_image
 from imagefs.store.partial import KEPT_S, Partial, Partials
+from imagefs.store.reserve import Reserve
 from imagefs.store.secret import Secret, make_secret, read_secret
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Store:
         self._catalog = catalog
         self._content = Content(path)
         self._partials = Partials(path / "partial")
+        self._reserve = Reserve(path / "reserve")
         self._secret: Secret | None = None
         self._random = Secret.of_process()
 
@@ -180,6 +182,8 @@ class Store:
         with self.keeping():
             # A writer that was killed never comes to this, so whoever writes next does.
             self._content.remove_stale_ingests()
+            if not self.read_only:
+                self._reserve.fill()
             yield
 
     @contextlib.contextmanager
@@ -274,9 +278,20 @@ class Store:
     ) -> bool:
         """Remove names of *image*; with its last name the image goes too, its content only with the next `sweep`.
 
-        With *keep* it stays, without a name.  Returns whether the image is gone.
+        With *keep* it stays, without a name.  Returns whether the image is gone.  Works on a full disk.
+
+        Raises: StoreUnusable.
         """
-        return self._catalog.remove(image.id, tags=tags, digests=digests, keep=keep)
+
+        def remove() -> bool:
+            return self._catalog.remove(image.id, tags=tags, digests=digests, keep=keep)
+
+        with locked(self.path, fcntl.LOCK_SH):
+            try:
+                return remove()
+            except StoreFull:
+                with self._reserve.released():
+                    return remove()
 
     def sweep(self, *, unfinished_s: float = KEPT_S) -> int | None:
         """Remove content that no image needs, and downloads that did not grow for *unfinished_s* seconds.
@@ -314,7 +329,9 @@ class Store:
                         size = disk_bytes(path)
                         path.unlink()
                         freed += size
-            return freed + self._content.remove_stale_ingests() + self._partials.remove_old(unfinished_s)
+            freed += self._content.remove_stale_ingests() + self._partials.remove_old(unfinished_s)
+        self._reserve.fill()
+        return freed
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:

@@ -3,15 +3,19 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imagefs.cli.main import main
+from imagefs.errors import StoreFull
+from imagefs.store.reserve import RESERVE_BYTES
 from imagefs.store.store import Store
 from tests.support.built_images import image, layout, sha256, write
 from tests.support.commands import imagefs, run
+from tests.support.images import add_image
 from tests.support.layers import file, layer
 from tests.support.mounts import needs_root
 
@@ -78,6 +82,101 @@ def test_a_catalog_that_cannot_grow_is_named(tmp_path: Path, disk: Path) -> None
     (disk / "rest").unlink()
     imagefs("--store", store, "tag", "small:1", "other:1")
     assert imagefs("--store", store, "verify").returncode == 0
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of some megabytes, of each of two file systems."""
+    top = tmp_path / "disk"
+    top.mkdir()
+    if request.param == "tmpfs":
+        run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", top])
+    elif shutil.which("mkfs.ext4"):
+        backing = tmp_path / "backing"
+        backing.touch()
+        os.truncate(backing, 16 << 20)
+        run(["mkfs.ext4", "-q", "-F", backing])
+        run(["mount", "-o", "loop", backing, top])
+    else:
+        pytest.skip("mkfs.ext4 is not installed")
+    yield top
+    run(["umount", top])
+
+
+def fill(disk: Path) -> None:
+    """Leave 0 bytes free."""
+    rest = os.open(disk / "rest", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for size in (1 << 20, 4096, 512, 1):
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(rest, bytes(size))
+        os.fsync(rest)
+    os.close(rest)
+    for number in range(10_000):  # and no space for a name in a folder either
+        try:
+            (disk / f"file-{number:0200}").write_bytes(b"x")
+        except OSError:
+            break
+    assert os.statvfs(disk).f_bavail == 0
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (("prune", "-a", "-f"), []),
+        (("rm", "app:0"), ["app:1", "app:2"]),
+        (("rm", "app:0", "app:1", "app:2"), []),
+        (("untag", "app:0"), ["app:1", "app:2"]),
+    ],
+    ids=["prune", "rm", "rm-all", "untag"],
+)
+def test_a_full_disk_can_be_emptied(
+    tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], names: list[str]
+) -> None:
+    store = small_disk / "store"
+    many = [layer(file(f"layer-{number}", b"x")) for number in range(127)]
+    with Store.open(store, create=True) as opened:
+        for number in range(3):
+            add_image(opened, [*many, layer(file("own", b"%d" % number))], f"app:{number}")
+    fill(small_disk)
+    assert main(["--store", str(store), *command]) == 0, capsys.readouterr().err
+    with Store.open(store) as opened:
+        assert sorted(tag.familiar for image in opened.images() for tag in image.tags) == names
+        assert opened.catalog_problems() == ()
+    for path in small_disk.glob("file-*"):
+        path.unlink()
+    (small_disk / "rest").unlink()
+    with Store.open(store) as opened, opened.writing():
+        assert (store / "reserve").stat().st_blocks * 512 >= RESERVE_BYTES
+
+
+@needs_root
+def test_leftovers_of_a_store_without_a_reserve_make_space_for_prune(small_disk: Path) -> None:
+    store = small_disk / "store"
+    with Store.open(store, create=True) as opened:
+        add_image(opened, [layer(file("a", b"a"))], "app:1")
+    (store / "ingest" / "0123456789abcdef").write_bytes(bytes(200_000))  # of a writer that was killed
+    (store / "reserve").unlink()
+    fill(small_disk)
+    assert main(["--store", str(store), "prune", "-a", "-f"]) == 0
+    with Store.open(store) as opened:
+        assert opened.images() == ()
+
+
+@needs_root
+def test_a_full_disk_is_emptied_although_another_process_takes_the_reserve(small_disk: Path) -> None:
+    """The command fails with one sentence then, and the next one works once there is space."""
+    store = small_disk / "store"
+    with Store.open(store, create=True) as opened:
+        app = add_image(opened, [layer(file("a", b"a"))], "app:1")
+        fill(small_disk)
+        (store / "reserve").unlink()
+        fill(small_disk)
+        with pytest.raises(StoreFull, match="disk is full"):
+            opened.remove_names(app, tags=app.tags, digests=())
+        (small_disk / "rest").unlink()
+        assert opened.remove_names(app, tags=app.tags, digests=())
 
 
 @needs_root
