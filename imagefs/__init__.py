@@ -30,7 +30,7 @@ The architecture on one page.  Data flows one way::
 
 Nothing left of `mount` knows that FUSE exists; nothing right of `transfer` knows that there is a network.  Each
 outside thing has one owning module: requests `registry.http`, zstandard and isal `layer.compression`, SQLite
-`store.catalog`, rich `transfer.progress`, argcomplete `cli.completion`, fusepy `mount.fusepy_driver`, fsspec
+`store.database`, rich `transfer.progress`, argcomplete `cli.completion`, fusepy `mount.fusepy_driver`, fsspec
 `api.fsspec`.  ``tests/test_architecture.py`` holds the table of imports and fails when code disagrees.
 
 Decisions worth knowing before changing anything:

@@ -276,15 +276,15 @@ class StoreError(ImagefsError):
 
 
 class StoreUnusable(StoreError):
-    """The folder *path* is no store that can be opened, because of *reason*."""
+    """The folder *path* is no store that can be used, because of *reason*; *remedy* is what to do, if that is known."""
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, remedy: str = "") -> None:
         super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
+        self.path, self.reason, self.remedy = path, reason, remedy
 
     def __str__(self) -> str:
-        return f"cannot use the store at {printable(self.path)}: {self.reason}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"cannot use the store at {printable(self.path)}: {self.reason}{remedy}"
 
 
 class DiskFull(StoreError, OSError):
@@ -307,22 +307,13 @@ class DiskFull(StoreError, OSError):
 
 
 class StoreFull(StoreUnusable):
-    """The disk of the store at *path* has no space for a change of the catalog."""
+    """The disk of the store at *path* has no space for a change."""
 
     errno = errno.ENOSPC
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, "its disk is full; 'imagefs prune' or 'imagefs rm' makes space")
-
 
 class CatalogDamaged(StoreUnusable):
-    """The catalog of the store at *path*, the file *catalog*, is damaged or missing, because of *why*."""
-
-    def __init__(self, path: str, catalog: str, why: str) -> None:
-        command = f"'imagefs --store {printable(path)} verify --repair'"
-        super().__init__(path, f"{printable(catalog)} {printable(why)}; {command} rebuilds it from the stored images")
-        self.catalog = catalog
-        self.why = why
+    """The catalog of the store at *path* is damaged or missing; `imagefs verify --repair` makes it again."""
 
 
 class BlobNotFound(StoreError):

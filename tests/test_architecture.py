@@ -37,7 +37,7 @@ OWNERS = {
     "urllib3": "imagefs/registry/http.py",
     "zstandard": "imagefs/layer/compression.py",
     "isal": "imagefs/layer/compression.py",
-    "sqlite3": "imagefs/store/catalog.py",
+    "sqlite3": "imagefs/store/database.py",
     "rich": "imagefs/transfer/progress.py",
     "argcomplete": "imagefs/cli/completion.py",
     "fuse": "imagefs/mount/fusepy_driver.py",

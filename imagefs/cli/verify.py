@@ -5,10 +5,12 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from imagefs.errors import ImagefsError, StoreUnusable, describe
+from imagefs.errors import CatalogDamaged, ImagefsError, StoreUnusable, describe
 from imagefs.text import json_text, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
+    from pathlib import Path
+
     from imagefs.check.verify import Finding
     from imagefs.store.store import Store
 
@@ -22,7 +24,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="compare everything in the store with its digest, and mend it",
         description="Read every document and layer and compare it with its digest; make every index and tree anew and"
         " compare. Prints what is damaged, missing or surplus. --repair makes indexes and trees again, frees what no"
-        " image needs, and pulls damaged or missing layers and documents again from where their image came.",
+        " image needs, pulls damaged or missing layers and documents again from where their image came, and makes a"
+        " damaged or missing catalog again.",
         epilog=f"exit status: 0 all is well, or mended; {_DAMAGED} something is not",
     )
     command.add_argument("--repair", action="store_true", help="mend what is found")
@@ -33,20 +36,25 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(namespace: argparse.Namespace) -> int:
     """Print what is found; with --repair, what became of it."""
-    from imagefs.check.verify import verify
+    from imagefs.check.verify import Finding, verify
     from imagefs.cli.terminal import print_status
     from imagefs.store.store import Store
 
+    findings: list[Finding] = []
+    if namespace.repair and (damage := _catalog_damage(namespace.store)):
+        findings.append(Finding("damaged", "catalog", "catalog.sqlite", damage))
+        _print(findings[0], namespace)
+        _rebuild_catalog(namespace.store)
+    mended = len(findings)
     with Store.open(namespace.store) as store:
         images = [store.image(reference) for reference in namespace.references] or None
         checked = len(images) if images is not None else len(store.images())
-        findings = []
         for finding in verify(store, images, looking_at=print_status):
             print_status("")
             _print(finding, namespace)
             findings.append(finding)
         print_status("")
-        open_ = _repaired(store, findings) if namespace.repair else findings
+        open_ = _repaired(store, findings[mended:]) if namespace.repair else findings
         bad = [finding for finding in open_ if finding.kind != "file"]
         if not namespace.json:
             print(_summary(checked, findings, bad, repaired=namespace.repair))
@@ -73,19 +81,26 @@ def _print(finding: "Finding", namespace: argparse.Namespace) -> None:
 def _repaired(store: "Store", findings: "list[Finding]") -> "list[Finding]":
     """Mend what can be mended; return what could not."""
     from imagefs.check.repair import rebuild
+    from imagefs.oci.digest import Digest
+    from imagefs.store.store import needs
 
     left = []
     fetched: dict[object, bool] = {}
+    if _is_catalog_wrong(findings):
+        _rebuild_catalog(store.path)
+    needed = set().union(*(needs(image) for image in store.images()))
     order = {"document": 0, "layer": 0, "index": 1, "tree": 2, "content": 3}
     for finding in sorted(findings, key=lambda finding: order.get(finding.kind, 4)):
         try:
             if finding.kind in ("document", "layer"):
                 key = (finding.kind, finding.name)
+                if Digest.parse(finding.name) not in needed:  # only the damaged catalog named it
+                    fetched[key] = True
                 if key not in fetched:
                     fetched[key] = _fetched(store, finding)
                 mended = fetched[key]
             else:
-                mended = rebuild(store, finding)
+                mended = finding.kind == "catalog" or rebuild(store, finding)
         except (ImagefsError, OSError) as error:
             print(f"imagefs: {finding.kind} {finding.name}: {describe(error)}", file=sys.stderr)
             mended = False
@@ -93,6 +108,49 @@ def _repaired(store: "Store", findings: "list[Finding]") -> "list[Finding]":
             left.append(finding)
     _warn_mounts(store, [finding for finding in findings if finding not in left])
     return left
+
+
+def _is_catalog_wrong(findings: "list[Finding]") -> bool:
+    """Return whether the catalog is to be made again: it contradicts a config, or seems to misspell a digest.
+
+    Heuristic: one document is missing, and another one is there that no image needs.
+    """
+    is_missing = any(finding.kind == "document" and finding.state == "missing" for finding in findings)
+    is_spare = any(finding.kind == "content" and finding.name.startswith("blobs/") for finding in findings)
+    return any(finding.kind == "catalog" for finding in findings) or (is_missing and is_spare)
+
+
+def _catalog_damage(path: "Path") -> str | None:
+    """Return what is wrong with the catalog of the store at *path*; None where all of it can be read."""
+    from imagefs.store.store import Store
+
+    try:
+        with Store.open(path) as store:
+            store.images()
+            return next(iter(store.catalog_problems()), None)
+    except CatalogDamaged as error:
+        return error.reason
+
+
+def _rebuild_catalog(path: "Path") -> None:
+    """Make the catalog of the store at *path* again, and tell what is not in it any more."""
+    from imagefs.store.recovery import rebuild_catalog
+
+    rebuilt = rebuild_catalog(path)
+    messages = [f"lost the name {name}: the image that it stood for is not in the store" for name in rebuilt.lost]
+    messages += [
+        f"did not restore the name {name}, which may be wrong: 'imagefs tag {image} {name}' restores it"
+        for name, image in rebuilt.doubtful
+    ]
+    messages += [
+        f"image {image.id} has no name: 'imagefs tag {image.id} NAME' gives it one"
+        for image in rebuilt.images
+        if not image.tags and not image.digests
+    ]
+    if rebuilt.aside is not None:
+        messages.append(f"the damaged catalog is kept as {rebuilt.aside}")
+    for message in messages:
+        print(f"imagefs: {printable(message, limit=None)}", file=sys.stderr)
 
 
 def _fetched(store: "Store", finding: "Finding") -> bool:

@@ -1,7 +1,6 @@
-"""Which images there are and what they are called: one SQLite database.
+"""Which images there are and what they are called, in one database.
 
-Receives rows that are already true (everything they name is durable on disk) and hands on `Image` values.  Knows
-nothing of files.  The only module that imports sqlite3; a sqlite3.Error leaves it as `StoreUnusable`.
+Takes rows that are already true: everything that they name is durable on disk.  Knows nothing of files.
 
 The schema is the canonical reference:
 
@@ -11,27 +10,20 @@ The schema is the canonical reference:
 * ``tags``: (repository, tag) → image; *target* is the digest the tag pointed to in the registry (an index's for a
   multi-platform image) or '' where the image was loaded.  Repository is the canonical name, registry included.
 * ``digests``: (repository, digest) → image, one row for each digest under which the image was seen in a registry.
-
-A rollback journal and not WAL: readers of a store they cannot write to (another user's, a read-only disk) must work.
 """
 
-import contextlib
-import os
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagefs.errors import StoreFull, StoreUnusable
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.oci.reference import Reference
-from imagefs.store.locking import READ_ONLY, can_write
+from imagefs.store.database import Connection, Database, Rows, create, salvage
 
 SCHEMA_VERSION = 1
-_BUSY_TIMEOUT_S = 60  # longer than any transaction here; several processes queue for the one writer's place
-_NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+"""The user_version of the database.  A change of it changes the format of the store, too, which is read first: a file
+of another version is thus a damaged one."""
 _SCHEMA = """
 CREATE TABLE images (
     id TEXT PRIMARY KEY, manifest TEXT NOT NULL, created_ns INTEGER, added_ns INTEGER NOT NULL,
@@ -52,6 +44,15 @@ CREATE TABLE digests (
 CREATE INDEX tags_image ON tags(image);
 CREATE INDEX digests_image ON digests(image);
 """
+_SALVAGED = (
+    "SELECT id, manifest, created_ns, size, platform, added_ns FROM images ORDER BY id {0}",
+    "SELECT image, position, diff_id FROM layers ORDER BY image {0}, position {0}",
+    "SELECT repository, tag, image, target FROM tags NOT INDEXED ORDER BY repository {0}, tag {0}",
+    "SELECT repository, tag, image FROM tags INDEXED BY tags_image ORDER BY image {0}, repository {0}, tag {0}",
+    "SELECT repository, digest, image FROM digests NOT INDEXED ORDER BY repository {0}, digest {0}",
+    "SELECT repository, digest, image FROM digests INDEXED BY digests_image ORDER BY image {0}, repository {0}",
+)
+"""Each name is read from its table and, a second copy, from the index of the table by image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,159 +74,148 @@ class Image:
     platform: str
 
 
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name as a damaged catalog holds it: nothing of it is checked.  *target* is '' for a reference with a digest."""
+
+    repository: object
+    name: object
+    """The tag, or the digest."""
+    image: object
+    target: object = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a damaged catalog still holds.
+
+    Its rows may be damaged without a trace: each name stands twice in the file, in a table and in an index, and only
+    what both agree on is sure.  *images* have no names here; *added_ns* tells when each of them was added.
+    """
+
+    images: tuple[Image, ...]
+    added_ns: dict[Digest, int]
+    tags: tuple["Copies", "Copies"]
+    digests: tuple["Copies", "Copies"]
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Names from one of the two places; *is_complete* if all of it was readable."""
+
+    names: tuple[Name, ...]
+    is_complete: bool
+
+
 class Catalog:
-    """The database at one path.  Thread-safe; any number of processes may use it at once."""
+    """The catalog at one path.  Thread-safe; any number of processes may use it at once.
+
+    Methods raise StoreUnusable.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._path = path
-        self._lock = threading.RLock()
-        with self._translated():
-            mode = "ro" if read_only else "rw"
-            self._connection = sqlite3.connect(
-                f"file:{_quoted(path)}?mode={mode}",
-                uri=True,
-                timeout=_BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            try:
-                self._connection.execute("PRAGMA foreign_keys = ON")
-                # A confined server may write nowhere but in the store.
-                self._connection.execute("PRAGMA temp_store = MEMORY")
-                # Not FULL: the journal's removal is the commit, and must outlive a loss of power, too.
-                self._connection.execute("PRAGMA synchronous = EXTRA")
-                (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            except BaseException:
-                self._connection.close()
-                raise
-        if version != SCHEMA_VERSION:
-            self.close()
-            raise StoreUnusable(
-                str(path.parent), f"its catalog has format {version}, this imagefs knows {SCHEMA_VERSION}"
-            )
-
-    @classmethod
-    def create(cls, path: Path) -> None:
-        """Make an empty database of the empty file at *path*, which nobody else knows yet."""
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is left beside it, whatever happens
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";\n"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
+        self._database = Database(path, version=SCHEMA_VERSION, read_only=read_only)
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _failure(error, self._path) from error
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction: all of it durable on leaving, or none of it."""
-        with self._lock, self._translated():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        self._database.close()
 
     def generation(self) -> int:
         """Return a number that differs once another process has committed a change."""
-        with self._lock, self._translated():
-            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-            return int(version)
+        return self._database.generation()
 
     def problems(self) -> tuple[str, ...]:
-        """Return what the database finds wrong with its own file; nothing where all is well."""
-        with self._lock, self._translated():
-            found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check(100)")]
-            found += [
-                f"a row of {row[0]} names no image" for row in self._connection.execute("PRAGMA foreign_key_check")
-            ]
-        return tuple(why for why in found if why != "ok")
+        """Return what is wrong with the file, as SQLite reports it; empty where all is well."""
+        return self._database.problems()
+
+    @staticmethod
+    def create(path: Path, images: Iterable[tuple[Image, int]] = ()) -> None:
+        """Make a catalog of the empty file at *path*, which no other process knows yet.
+
+        It holds *images*, each with the time when it was added, in ns.
+        """
+
+        def fill(connection: Connection) -> None:
+            for image, added_ns in images:
+                _insert(connection, image, added_ns)
+
+        create(path, _SCHEMA, SCHEMA_VERSION, fill)
+
+    @staticmethod
+    def remains(path: Path) -> Remains:
+        """Return what the damaged catalog at *path* still holds.
+
+        Raises: OSError.
+        """
+        images, layers, *names = salvage(path, _SCHEMA, SCHEMA_VERSION, _SALVAGED)
+        stacks: dict[object, dict[object, object]] = {}
+        for image, position, diff_id in layers.rows:
+            stacks.setdefault(image, {})[position] = diff_id
+        intact: dict[Digest, tuple[Image, int]] = {}
+        for row in images.rows:
+            stack = stacks.get(row[0], {})
+            try:
+                decoded = _image(row[:5], [stack[position] for position in range(len(stack))])
+                intact[decoded.id] = decoded, _integer(row[5])
+            except (ValueError, TypeError, KeyError):
+                continue
+        tags, tags_index, digests, digests_index = (_copies(rows) for rows in names)
+        return Remains(
+            images=tuple(image for image, _ in intact.values()),
+            added_ns={id_: added_ns for id_, (_, added_ns) in intact.items()},
+            tags=(tags, tags_index),
+            digests=(digests, digests_index),
+        )
 
     def images(self) -> tuple[Image, ...]:
         """Return all images, newest first (by their own claim, then by when they came; ties by id)."""
-        with self._lock, self._translated():
-            self._connection.execute("BEGIN")  # the four tables as of one moment
+        with self._database.reading() as connection:
+            connection.execute("BEGIN")  # the four tables as of one moment
             try:
-                rows = self._connection.execute(
+                rows = connection.execute(
                     "SELECT id, manifest, created_ns, size, platform FROM images"
                     " ORDER BY created_ns IS NULL, created_ns DESC, added_ns DESC, id"
                 ).fetchall()
-                layers = self._connection.execute("SELECT image, diff_id FROM layers ORDER BY image, position")
-                stacks: dict[str, list[DiffId]] = {}
-                for image, diff_id in layers:
-                    stacks.setdefault(image, []).append(DiffId(Digest.parse(diff_id)))
-                tags: dict[str, list[Reference]] = {}
-                for repository, tag, image, target in self._connection.execute(
+                # All rows at once: a cursor that an error leaves open would hold the database locked.
+                stacks: dict[object, list[object]] = {}
+                for image, position, diff_id in connection.execute(
+                    "SELECT image, position, diff_id FROM layers ORDER BY image, position"
+                ).fetchall():
+                    stack = stacks.setdefault(image, [])
+                    if position != len(stack):
+                        raise ValueError(f"layer {len(stack)} of image {image} is missing")
+                    stack.append(diff_id)
+                tags: dict[object, list[Reference]] = {}
+                for repository, tag, image, target in connection.execute(
                     "SELECT repository, tag, image, target FROM tags ORDER BY repository, tag"
-                ):
-                    tags.setdefault(image, []).append(_reference(repository, tag, target))
-                digests: dict[str, list[Reference]] = {}
-                for repository, digest, image in self._connection.execute(
+                ).fetchall():
+                    tags.setdefault(image, []).append(reference(repository, tag, target))
+                digests: dict[object, list[Reference]] = {}
+                for repository, digest, image in connection.execute(
                     "SELECT repository, digest, image FROM digests ORDER BY repository, digest"
-                ):
-                    digests.setdefault(image, []).append(_reference(repository, None, digest))
+                ).fetchall():
+                    digests.setdefault(image, []).append(reference(repository, None, digest))
             finally:
-                self._connection.execute("COMMIT")
-        return tuple(
-            Image(
-                id=Digest.parse(id_),
-                manifest_digest=Digest.parse(manifest),
-                tags=tuple(tags.get(id_, ())),
-                digests=tuple(digests.get(id_, ())),
-                diff_ids=tuple(stacks.get(id_, ())),
-                created_ns=created_ns,
-                size=size,
-                platform=platform,
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+            return tuple(
+                _image(row, stacks.get(row[0], ()), tuple(tags.get(row[0], ())), tuple(digests.get(row[0], ())))
+                for row in rows
             )
-            for id_, manifest, created_ns, size, platform in rows
-        )
-
-    def add(self, image: Image) -> None:
-        """Insert *image* with its tags and digests in one transaction; tags that pointed elsewhere move to it."""
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO images (id, manifest, created_ns, added_ns, size, platform)"
-                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest",
-                (
-                    str(image.id),
-                    str(image.manifest_digest),
-                    image.created_ns,
-                    time.time_ns(),
-                    image.size,
-                    image.platform,
-                ),
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO layers (image, position, diff_id) VALUES (?, ?, ?)",
-                [(str(image.id), position, str(diff_id)) for position, diff_id in enumerate(image.diff_ids)],
-            )
-            for tag in image.tags:
-                _put_tag(connection, tag, str(image.id))
-            for reference in image.digests:
-                _put_digest(connection, reference, str(image.id))
 
     def manifest(self, image: Digest) -> Digest | None:
         """Return the digest of the manifest of *image*; None if the image is not here."""
-        with self._lock, self._translated():
-            row = self._connection.execute("SELECT manifest FROM images WHERE id = ?", (str(image),)).fetchone()
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT manifest FROM images WHERE id = ?", (str(image),)).fetchone()
             return Digest.parse(row[0]) if row else None
+
+    def add(self, image: Image) -> None:
+        """Insert *image* with its tags and digests in one transaction; tags that pointed elsewhere move to it."""
+        with self._database.transaction() as connection:
+            _insert(connection, image, time.time_ns())
 
     def tag(self, image: Digest, reference: Reference) -> bool:
         """Let *reference* (with a tag) name *image*; return False where that image is gone."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             if not connection.execute("SELECT 1 FROM images WHERE id = ?", (str(image),)).fetchone():
                 return False
             _put_tag(connection, reference, str(image))
@@ -238,7 +228,7 @@ class Catalog:
 
         Returns whether the image is gone.
         """
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for reference in tags:
                 connection.execute(
                     "DELETE FROM tags WHERE repository = ? AND tag = ? AND image = ?",
@@ -259,48 +249,81 @@ class Catalog:
             return not named
 
 
-def _failure(error: sqlite3.Error, path: Path) -> StoreUnusable:
-    """Return what *error* of the database at *path* means to a user."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    store = str(path.parent)
-    if code == sqlite3.SQLITE_FULL or (code in _NO_ACCESS and not _has_space(path.parent)):
-        return StoreFull(store)
-    if code == sqlite3.SQLITE_READONLY or (code in _NO_ACCESS and not can_write(path.parent)):
-        return StoreUnusable(store, READ_ONLY)
-    if code == sqlite3.SQLITE_BUSY:
-        return StoreUnusable(store, "another process has been changing its catalog for a minute; try again")
-    return StoreUnusable(store, f"its catalog cannot be used ({error})")
+def _insert(connection: Connection, image: Image, added_ns: int) -> None:
+    connection.execute(
+        "INSERT INTO images (id, manifest, created_ns, added_ns, size, platform)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest",
+        (str(image.id), str(image.manifest_digest), image.created_ns, added_ns, image.size, image.platform),
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO layers (image, position, diff_id) VALUES (?, ?, ?)",
+        [(str(image.id), position, str(diff_id)) for position, diff_id in enumerate(image.diff_ids)],
+    )
+    for tag in image.tags:
+        _put_tag(connection, tag, str(image.id))
+    for digest in image.digests:
+        _put_digest(connection, digest, str(image.id))
 
 
-def _has_space(folder: Path) -> bool:
-    """Return whether the disk of *folder* can take another file, such as a journal."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail > 0 and (disk.f_files == 0 or disk.f_ffree > 0)  # 0 files: their number has no limit
-
-
-def _put_tag(connection: sqlite3.Connection, reference: Reference, image: str) -> None:
+def _put_tag(connection: Connection, name: Reference, image: str) -> None:
     connection.execute(
         "INSERT INTO tags (repository, tag, image, target) VALUES (?, ?, ?, ?) ON CONFLICT (repository, tag)"
         " DO UPDATE SET image = excluded.image, target = excluded.target",
-        (reference.name, reference.tag, image, str(reference.digest or "")),
+        (name.name, name.tag, image, str(name.digest or "")),
     )
-    if reference.digest is not None:
-        _put_digest(connection, reference, image)
+    if name.digest is not None:
+        _put_digest(connection, name, image)
 
 
-def _put_digest(connection: sqlite3.Connection, reference: Reference, image: str) -> None:
+def _put_digest(connection: Connection, name: Reference, image: str) -> None:
     connection.execute(
         "INSERT INTO digests (repository, digest, image) VALUES (?, ?, ?) ON CONFLICT (repository, digest)"
         " DO UPDATE SET image = excluded.image",
-        (reference.name, str(reference.digest), image),
+        (name.name, str(name.digest), image),
     )
 
 
-def _reference(repository: str, tag: str | None, digest: str) -> Reference:
-    registry, _, path = repository.partition("/")
-    return Reference(registry, path, tag, Digest.parse(digest) if digest else None)
+def reference(repository: object, tag: object, digest: object) -> Reference:
+    """Return the reference of a row; *tag* is None, or *digest* empty, where it has none.
+
+    Raises: ValueError, TypeError.
+    """
+    registry, _, path = _text(repository).partition("/")
+    parsed = Digest.parse(_text(digest)) if digest != "" else None
+    return Reference(registry, path, _text(tag) if tag is not None else None, parsed)
 
 
-def _quoted(path: Path) -> str:
-    """Return *path* for a ``file:`` URI: only what would end or escape it is quoted."""
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _image(
+    row: Sequence[object],
+    stack: Sequence[object],
+    tags: tuple[Reference, ...] = (),
+    digests: tuple[Reference, ...] = (),
+) -> Image:
+    """Return the image of *row*: id, manifest, created_ns, size, platform.  Raises: ValueError, TypeError."""
+    id_, manifest, created_ns, size, platform = row
+    return Image(
+        id=Digest.parse(_text(id_)),
+        manifest_digest=Digest.parse(_text(manifest)),
+        tags=tags,
+        digests=digests,
+        diff_ids=tuple(DiffId(Digest.parse(_text(diff_id))) for diff_id in stack),
+        created_ns=_integer(created_ns) if created_ns is not None else None,
+        size=_integer(size),
+        platform=_text(platform),
+    )
+
+
+def _copies(rows: Rows) -> Copies:
+    return Copies(tuple(Name(*row) for row in rows.rows), rows.is_complete)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {value!r}")
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected a number, found {value!r}")
+    return value

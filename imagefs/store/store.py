@@ -25,6 +25,7 @@ from imagefs.oci.reference import Reference
 from imagefs.store import layout, mounts
 from imagefs.store.catalog import Catalog, Image
 from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, is_file, locked_temporary
+from imagefs.store.database import damaged
 from imagefs.store.locking import READ_ONLY, can_write, locked
 from imagefs.store.naming import find_image
 from imagefs.store.partial import KEPT_S, Partial, Partials
@@ -56,6 +57,13 @@ def _make_catalog(path: Path) -> None:
         os.close(descriptor)
 
 
+def _check_not_lost(path: Path) -> None:
+    """Raise CatalogDamaged if the store at *path* holds content and no catalog, which is made before any content."""
+    holds_content = next(Content(path).present(), None) is not None
+    if holds_content and not (path / "catalog.sqlite").exists():  # in this order: another process may make both
+        raise damaged(path / "catalog.sqlite", "is missing")
+
+
 class Store:
     """The store at one folder.  Thread-safe; any number of processes may use one store at once.
 
@@ -78,11 +86,13 @@ class Store:
 
         A store that cannot be written to (another user's, a read-only disk) opens for reading.
 
-        Raises: StoreUnusable, saying whether there is no store, something else, or one of a newer format.
+        Raises: StoreUnusable, saying whether there is no store, something else, or one of a newer format;
+        CatalogDamaged, also where the catalog is missing.
         """
         path = path.absolute()
         layout.check(path, create=create)
-        if create or not (path / "catalog.sqlite").exists():  # whoever began to make it may have died
+        if create or not (path / "catalog.sqlite").exists():  # the process that began to make it may have died
+            _check_not_lost(path)
             with layout.refusals_named(path):
                 Content(path).create()
                 (path / "mounts").mkdir(exist_ok=True)
