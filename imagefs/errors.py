@@ -44,8 +44,7 @@ class Malformed(UsageError, ValueError):
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(text, reason)
-        self.text = text
-        self.reason = reason
+        self.text, self.reason = text, reason
 
     def __str__(self) -> str:
         return f"invalid {self.kind} '{printable(self.text)}': {self.reason}"
@@ -56,8 +55,7 @@ class ConfigurationInvalid(UsageError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {printable(self.reason)}"
@@ -114,10 +112,7 @@ class RegistryError(ImagefsError):
 
     def __init__(self, message: str, *, status: int = 0, codes: tuple[str, ...] = (), url: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.status = status
-        self.codes = codes
-        self.url = url
+        self.message, self.status, self.codes, self.url = message, status, codes, url
 
     def __str__(self) -> str:
         return self.message
@@ -163,8 +158,7 @@ class NoMatchingPlatform(RegistryError):
 
     def __init__(self, reference: str, wanted: str, offered: tuple[str, ...]) -> None:
         super().__init__(f"no matching manifest for {wanted} in {reference}")
-        self.wanted = wanted
-        self.offered = offered
+        self.wanted, self.offered = wanted, offered
 
     def __str__(self) -> str:
         there = ", ".join(printable(platform) for platform in self.offered) or "no platform at all"
@@ -185,9 +179,7 @@ class DigestMismatch(ContentError):
 
     def __init__(self, what: str, expected: str, actual: str) -> None:
         super().__init__(what, expected, actual)
-        self.what = what
-        self.expected = expected
-        self.actual = actual
+        self.what, self.expected, self.actual = what, expected, actual
 
     def __str__(self) -> str:
         return f"{self.what} verification failed: expected {self.expected}, the content has {self.actual}"
@@ -198,9 +190,7 @@ class SizeMismatch(ContentError):
 
     def __init__(self, what: str, expected: int, actual: int) -> None:
         super().__init__(what, expected, actual)
-        self.what = what
-        self.expected = expected
-        self.actual = actual
+        self.what, self.expected, self.actual = what, expected, actual
 
     def __str__(self) -> str:
         more = "more than that" if self.actual > self.expected else f"only {self.actual}"
@@ -212,8 +202,7 @@ class InvalidManifest(ContentError):
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(what, reason)
-        self.what = what
-        self.reason = reason
+        self.what, self.reason = what, reason
 
     def __str__(self) -> str:
         return f"invalid {printable(self.what)}: {self.reason}"
@@ -224,8 +213,7 @@ class UnsupportedMediaType(ContentError):
 
     def __init__(self, media_type: str, reason: str) -> None:
         super().__init__(media_type, reason)
-        self.media_type = media_type
-        self.reason = reason
+        self.media_type, self.reason = media_type, reason
 
     def __str__(self) -> str:
         return f"unsupported media type {printable(self.media_type)}: {self.reason}"
@@ -240,10 +228,7 @@ class InvalidLayer(ContentError):
 
     def __init__(self, reason: str, *, entry: bytes | None = None, offset: int | None = None, layer: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.entry = entry
-        self.offset = offset
-        self.layer = layer
+        self.reason, self.entry, self.offset, self.layer = reason, entry, offset, layer
 
     def __str__(self) -> str:
         parts = [f"invalid layer {self.layer}".rstrip() + f": {self.reason}"]
@@ -259,8 +244,7 @@ class InvalidArchive(ContentError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
     def __str__(self) -> str:
         return f"cannot load '{printable(self.path)}': {self.reason}"
@@ -321,8 +305,7 @@ class BlobNotFound(StoreError):
 
     def __init__(self, what: str, digest: str) -> None:
         super().__init__(what, digest)
-        self.what = what
-        self.digest = digest
+        self.what, self.digest = what, digest
 
     def __str__(self) -> str:
         return f"{self.what} {self.digest} is missing from the store; pull the image again"
@@ -333,8 +316,7 @@ class LayerDamaged(StoreError):
 
     def __init__(self, diff_id: str, reason: str) -> None:
         super().__init__(diff_id, reason)
-        self.diff_id = diff_id
-        self.reason = reason
+        self.diff_id, self.reason = diff_id, reason
 
     def __str__(self) -> str:
         return f"layer {self.diff_id} is damaged: {self.reason}; mend it with imagefs verify --repair"
@@ -358,8 +340,7 @@ class DerivedDamaged(StoreError):
 
     def __init__(self, reason: str, *, is_outdated: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.is_outdated = is_outdated
+        self.reason, self.is_outdated = reason, is_outdated
 
     def __str__(self) -> str:
         state = "outdated" if self.is_outdated else "damaged"
@@ -385,8 +366,7 @@ class ImageNotFound(StoreError, KeyError):
 
     def __init__(self, reference: str, hint: str = "") -> None:
         super().__init__(reference, hint)
-        self.reference = reference
-        self.hint = hint
+        self.reference, self.hint = reference, hint
 
     def __str__(self) -> str:
         return f"no such image: {printable(self.reference)}" + (f"; {self.hint}" if self.hint else "")
@@ -399,9 +379,7 @@ class PathNotFound(StoreError, FileNotFoundError):
 
     def __init__(self, path: bytes, reference: str, hint: str = "") -> None:
         super().__init__(path, reference, hint)
-        self.path = path
-        self.reference = reference
-        self.hint = hint
+        self.path, self.reference, self.hint = path, reference, hint
         self.strerror, self.filename = os.strerror(self.errno), "/" + os.fsdecode(path)
         self.args = (path, reference, hint)  # OSError takes some away
 
@@ -417,8 +395,7 @@ class ImageInUse(StoreError):
 
     def __init__(self, reference: str, reason: str) -> None:
         super().__init__(reference, reason)
-        self.reference = reference
-        self.reason = reason
+        self.reference, self.reason = reference, reason
 
     def __str__(self) -> str:
         return f"image {printable(self.reference)} {self.reason}"
