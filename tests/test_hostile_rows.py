@@ -215,6 +215,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "test_symlinks_on_the_way_are_not_followed",
         "test_another_mount_at_the_same_place_is_left_alone",
     ),
+    "a damaged layer is mended while it is mounted": ("test_a_mended_layer_reaches_a_live_mount",),
     "a parser of hostile bytes is taken over": (
         "test_whoever_parses_for_a_mount_of_root_has_no_privileges",
         "test_libfuse_keeps_only_what_it_unmounts_with",

@@ -50,6 +50,9 @@ class _NoNotices:
     def forget_name(self, parent: NodeId, name: bytes) -> None:
         pass
 
+    def forget_content(self, nodes: Iterable[NodeId]) -> None:
+        pass  # without kernel_cache, the kernel forgets pages whenever a file is opened
+
     def known(self, _nodes: Iterable[NodeId], *, only_first: bool = False) -> list[NodeId]:
         return []
 

@@ -43,6 +43,12 @@ class Notices:
             found += [batch[index] for index in told]
         return found
 
+    def forget_content(self, nodes: Iterable[NodeId]) -> None:
+        """Have the kernel read the content of *nodes* again."""
+        remaining = iter(nodes)
+        while batch := list(itertools.islice(remaining, _BATCH)):
+            self._tell([protocol.invalidate_content(node) for node in batch])
+
     def _tell(self, notices: list[bytes], *, only_first: bool = False) -> list[int]:
         """Return the indexes of those of *notices* that the kernel had a use for; after the first no more are told."""
         if self._teller is None:

@@ -173,6 +173,15 @@ def invalidate_attributes(node: NodeId) -> bytes:
     return _OUT_HEADER.pack(OUT_HEADER_BYTES + len(body), Notice.INVALIDATE_INODE, 0) + body
 
 
+def invalidate_content(node: NodeId) -> bytes:
+    """Return the notice to forget the pages of *node*; ENOENT says that the kernel does not know it.
+
+    It may wait until a read of these pages is answered.
+    """
+    body = _INVALIDATE_INODE.pack(node, 0, 0)
+    return _OUT_HEADER.pack(OUT_HEADER_BYTES + len(body), Notice.INVALIDATE_INODE, 0) + body
+
+
 def store(node: NodeId, data: Buffer) -> list[Buffer]:
     """Return the notice that *data* is what file *node* begins with, in pieces to be written at once.
 

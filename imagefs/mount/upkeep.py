@@ -1,5 +1,7 @@
 """Removed images: their names taken from the kernel, and their space given back once nobody uses them.
 
+Mended layers, too: what the kernel remembers of their files is taken from it.
+
 Receives a `Filesystem` and, from a driver, the means to tell the kernel something; hands on nothing.  Nothing is
 counted here: which of a removed image's nodes the kernel still knows is asked of the kernel itself.  So a server that
 takes over from a dead one need not know what that one knew.
@@ -34,6 +36,9 @@ class Kernel(Protocol):
 
     def forget_name(self, parent: NodeId, name: bytes) -> None:
         """Let it ask again what *name* in *parent* leads to, and drop what nobody uses below."""
+
+    def forget_content(self, nodes: Iterable[NodeId]) -> None:
+        """Let it read the content of *nodes* again."""
 
     def known(self, nodes: Iterable[NodeId], *, only_first: bool = False) -> list[NodeId]:
         """Return those of *nodes* that it knows, or at most the first of them."""
@@ -84,7 +89,11 @@ class Upkeep:
                 self._kernel.forget_name(parent, name)
             self._told = departed
         is_close = now_s - self._changed_s < _CLOSE_LOOK_S or self._known
-        if is_close or now_s - self._looked_s >= _WIDE_PERIOD_S:
+        is_due = bool(is_close) or now_s - self._looked_s >= _WIDE_PERIOD_S
+        for replaced in self._filesystem.replaced(thoroughly=is_due):
+            self._forget_files()
+            self._kernel.forget_content(replaced.nodes())
+        if is_due:
             self._looked_s = now_s
             for removed in self._filesystem.removed():
                 for root in self._kernel.known(removed.roots):

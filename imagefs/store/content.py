@@ -260,6 +260,14 @@ class Content:
     def layer_path(self, diff_id: DiffId) -> Path:
         return self._root / "layers" / diff_id.algorithm / f"{diff_id.hex}.tar"
 
+    def layers_changed_ns(self) -> int:
+        """Return when a file was last made, renamed or removed among the layers, in nanoseconds since 1970."""
+        changed_ns = 0
+        for algorithm in ("sha256", "sha512"):
+            with contextlib.suppress(FileNotFoundError):
+                changed_ns = max(changed_ns, (self._root / "layers" / algorithm).stat().st_mtime_ns)
+        return changed_ns
+
     def index_path(self, diff_id: DiffId) -> Path:
         return self._root / "layers" / diff_id.algorithm / f"{diff_id.hex}.index"
 

@@ -135,6 +135,10 @@ class Store:
         """Return where the layer's uncompressed tar is, or would be."""
         return self._content.layer_path(diff_id)
 
+    def layers_changed_ns(self) -> int:
+        """Return a time that differs once a layer, or the index of one, was committed, replaced or removed."""
+        return self._content.layers_changed_ns()
+
     def index_path(self, diff_id: DiffId) -> Path:
         """Return where the layer's index is, or would be."""
         return self._content.index_path(diff_id)

@@ -243,6 +243,13 @@ class Filesystem:
         # An image mounted alone is in use for as long as it is mounted.
         return self._inside.removed() if self._single is None else []
 
+    def replaced(self, *, thoroughly: bool) -> list[Removed]:
+        """Return the files whose damaged layer was replaced by a mended one, which is read from now on.
+
+        Unless *thoroughly*, looks no further than whether any layer came since the last call.
+        """
+        return self._inside.replaced(thoroughly=thoroughly)
+
     def give_up(self, removed: Removed) -> None:
         """Close what was *removed*: nobody knows a node of it any more."""
         self._inside.give_up(removed)

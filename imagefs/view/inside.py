@@ -80,6 +80,7 @@ class Inside:
         self._listings: OrderedDict[NodeId, Listing] = OrderedDict()
         self._listed_bytes = 0
         self._layers: dict[int, OpenLayer] = {}
+        self._layers_changed_ns = 0
 
     # ---- names and attributes ----
 
@@ -339,6 +340,35 @@ class Inside:
             path = str(self._store.document_path(document.digest))
             if path in paths:
                 found.append(Removed((path,), [slot], range(_DOCUMENT_INDEX, _DOCUMENT_INDEX + 1)))
+        return found
+
+    def replaced(self, *, thoroughly: bool) -> list[Removed]:
+        """Read from now on from the layers that replaced damaged ones, and return the nodes with content in those.
+
+        Unless *thoroughly*, looks no further than whether any layer came since the last call.
+        """
+        changed_ns = self._store.layers_changed_ns()
+        if changed_ns == self._layers_changed_ns and not thoroughly:
+            return []
+        self._layers_changed_ns = changed_ns
+        paths = set(self._files.replaced())
+        if not paths:
+            return []
+        self._layers = {}
+        with self._lock:
+            bindings = self._slots.bindings()
+        found = []
+        for diff_id in {diff_id for _, binding in bindings for diff_id in binding.stack.diff_ids}:
+            tar, _ = self._images.layer_paths(diff_id)
+            if tar not in paths:
+                continue
+            count = self._images.in_index(diff_id, lambda index_file: index_file.count)
+            with self._lock:
+                found.append(Removed((tar,), [self._slots.layer(diff_id)], range(count)))
+            for slot, binding in bindings:
+                if diff_id in binding.stack.diff_ids:
+                    rows = self._images.in_tree(binding.stack, lambda tree: tree.rows)
+                    found.append(Removed((tar,), [slot], range(ROOT_INDEX, rows + 1)))
         return found
 
     def give_up(self, removed: Removed) -> None:

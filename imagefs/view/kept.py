@@ -168,6 +168,18 @@ class KeptFile:
         opened = self.opened
         return opened is not None and not self.is_nameless and os.fstat(opened.descriptor).st_nlink == 0
 
+    def is_replaced(self) -> bool:
+        """Return whether the file is open and another one has its path."""
+        opened = self.opened
+        if opened is None or self.is_nameless:
+            return False
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - paths are text here, for speed
+        except OSError:
+            return False
+        ours = os.fstat(opened.descriptor)
+        return (status.st_dev, status.st_ino) != (ours.st_dev, ours.st_ino)
+
 
 class KeptFiles:
     """The files in use, by path.  Thread-safe.
@@ -297,13 +309,18 @@ class KeptFiles:
                 self._hand_over(path, None)
 
     def removed(self) -> list[str]:
-        """Return the paths of files that were removed from the store; one that is there again is taken afresh."""
+        """Return the paths of files that were removed from the store and not replaced."""
         with self._lock:
             gone = [path for path, file in self._open.items() if file.is_removed()]
-        there = {path for path in gone if os.path.exists(path)}  # noqa: PTH110 - paths are text here, for speed
-        for path in there:
+        return [path for path in gone if not os.path.exists(path)]  # noqa: PTH110 - paths are text here, for speed
+
+    def replaced(self) -> list[str]:
+        """Give up the open files whose paths the store has given to others, and return those paths."""
+        with self._lock:
+            paths = [path for path, file in self._open.items() if file.is_replaced()]
+        for path in paths:
             self.drop(path)
-        return [path for path in gone if path not in there]
+        return paths
 
     def close(self) -> None:
         """Give up all files."""

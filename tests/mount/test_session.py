@@ -20,7 +20,7 @@ from imagefs.store.removal import remove
 from imagefs.store.store import Store
 from tests.support.commands import imagefs
 from tests.support.images import add_image, add_layer
-from tests.support.layers import dir_, file, layer
+from tests.support.layers import dir_, file, layer, link
 from tests.support.mounts import (
     CHECKOUT,
     is_alive,
@@ -172,6 +172,30 @@ def test_damage_is_an_input_output_error_and_is_logged(store: Path, folder: Path
 
 
 # ---- refusals ----
+
+
+def test_a_mended_layer_reaches_a_live_mount(store: Path, folder: Path, driver: str) -> None:
+    other = BIG.replace(bytes(range(64)), bytes(64))
+    with Store.open(store) as opened:
+        whole = add_image(opened, [BIG], "mended:1")
+        # Directories beside a second layer make a node of its own of the same file.
+        add_image(opened, [BIG, layer(link("hard", "big"))], "mended:2")
+        path = opened.layer_path(whole.diff_ids[0])
+    good = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(other)
+    with mounted(store, folder), (folder / "mended/1/big").open("rb", buffering=0) as reading:
+        files = [folder / "mended" / name for name in ("1/big", "2/big", "2/hard")]
+        for name in files:
+            assert name.read_bytes() == bytes(range(256)).replace(bytes(range(64)), bytes(64)) * 8192
+        assert os.pread(reading.fileno(), 64, 0) == bytes(64)
+        mended = path.with_name("mended")
+        mended.write_bytes(good)
+        mended.replace(path)
+        for name in files:
+            wait_until(lambda name=name: name.read_bytes() == bytes(range(256)) * 8192, "the mended content is shown")  # type: ignore[misc]
+        if driver == "kernel":  # with libfuse, what is open stays as it was opened
+            assert os.pread(reading.fileno(), 64, 0) == bytes(range(64))
 
 
 def test_failure_to_start_is_told_and_leaves_nothing(store: Path, folder: Path) -> None:
