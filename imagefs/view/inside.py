@@ -28,7 +28,7 @@ from imagefs.view.kept import KeptFiles
 from imagefs.view.namespace import Document
 from imagefs.view.opened import MakeTree, OpenedImages, OpenFile, OpenLayer
 from imagefs.view.presentation import Presentation
-from imagefs.view.removed import Removed
+from imagefs.view.removed import DOCUMENT_INDEX, Removed, removed_content, replaced_content
 from imagefs.view.slots import Binding, Owner, Slots
 from imagefs.view.symlinks import Seen, rewritten
 
@@ -36,7 +36,6 @@ MAX_KEPT_BYTES = 16 * 1024 * 1024
 """Of listings."""
 _MOST_LAYERS = 64
 """At hand for reading, without looking for them first."""
-_DOCUMENT_INDEX = 1
 
 _NOT_ASKED_AGAIN = frozenset(
     {b"security.selinux", b"system.nfs4_acl", b"system.posix_acl_access", b"system.posix_acl_default"}
@@ -90,7 +89,7 @@ class Inside:
 
     def document(self, document: Document) -> NodeId:
         """Return the node of *document*, the same wherever it is found."""
-        return NodeId(self._slots.document(document) << SLOT_SHIFT | _DOCUMENT_INDEX)
+        return NodeId(self._slots.document(document) << SLOT_SHIFT | DOCUMENT_INDEX)
 
     def is_document(self, node: NodeId) -> bool:
         """Return whether *node* is a document: then it is a file."""
@@ -317,30 +316,7 @@ class Inside:
     def removed(self) -> list[Removed]:
         """Return what was removed from the store while it was in use here."""
         paths = set(self._files.removed())
-        if not paths:
-            return []
-        found = []
-        with self._lock:
-            bindings = self._slots.bindings()
-            documents = self._slots.documents()
-        trees = {self._images.tree_path(binding.stack): binding for _, binding in bindings}
-        for path in paths & trees.keys():
-            rows = self._images.in_tree(trees[path].stack, lambda tree: tree.rows)
-            slots = [slot for slot, binding in bindings if binding.stack == trees[path].stack]
-            roots = [NodeId(slot << SLOT_SHIFT | ROOT_INDEX) for slot in slots]
-            found.append(Removed((path,), slots, range(ROOT_INDEX, rows + 1), roots))
-        layers = {diff_id for _, binding in bindings for diff_id in binding.stack.diff_ids}
-        for diff_id in layers:
-            both = self._images.layer_paths(diff_id)
-            if not paths.isdisjoint(both):
-                count = self._images.in_index(diff_id, lambda index_file: index_file.count)
-                with self._lock:
-                    found.append(Removed(both, [self._slots.layer(diff_id)], range(count)))
-        for slot, document in documents:
-            path = str(self._store.document_path(document.digest))
-            if path in paths:
-                found.append(Removed((path,), [slot], range(_DOCUMENT_INDEX, _DOCUMENT_INDEX + 1)))
-        return found
+        return removed_content(paths, self._store, self._images, self._slots, self._lock) if paths else []
 
     def replaced(self, *, thoroughly: bool) -> list[Removed]:
         """Read from now on from the layers that replaced damaged ones, and return the nodes with content in those.
@@ -355,21 +331,7 @@ class Inside:
         if not paths:
             return []
         self._layers = {}
-        with self._lock:
-            bindings = self._slots.bindings()
-        found = []
-        for diff_id in {diff_id for _, binding in bindings for diff_id in binding.stack.diff_ids}:
-            tar, _ = self._images.layer_paths(diff_id)
-            if tar not in paths:
-                continue
-            count = self._images.in_index(diff_id, lambda index_file: index_file.count)
-            with self._lock:
-                found.append(Removed((tar,), [self._slots.layer(diff_id)], range(count)))
-            for slot, binding in bindings:
-                if diff_id in binding.stack.diff_ids:
-                    rows = self._images.in_tree(binding.stack, lambda tree: tree.rows)
-                    found.append(Removed((tar,), [slot], range(ROOT_INDEX, rows + 1)))
-        return found
+        return replaced_content(paths, self._images, self._slots, self._lock)
 
     def give_up(self, removed: Removed) -> None:
         """Close what was *removed*: nobody knows a node of it any more."""

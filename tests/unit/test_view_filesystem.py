@@ -390,6 +390,8 @@ def test_a_removed_layer_that_comes_back_is_taken_afresh(store: Store) -> None:
     node = walk(view, "one/1/d/data")
     remove(store, "one:1")
     image = add_image(store, [SIMPLE], "one:1")
+    assert node in [again for replaced in view.replaced(thoroughly=False) for again in replaced.nodes()]
+    assert view.replaced(thoroughly=True) == []
     assert [removed.paths for removed in view.removed()] == [(str(store.tree_path(chain_id(image.diff_ids))),)]
     assert view.open(node).read(0, 10) == CONTENT[:10]
     assert not view._files.get(str(store.layer_path(image.diff_ids[0]))).is_removed()

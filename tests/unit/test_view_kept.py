@@ -28,6 +28,8 @@ def test_a_file_stays_what_it_was_when_it_was_removed(tmp_path: Path) -> None:
     assert files.removed() == [str(path)]
     path.write_bytes(b"new")
     assert files.removed() == []
+    assert files.replaced() == [str(path)]
+    assert files.replaced() == []
     assert files.get(str(path)).read(10, 0) == b"new"
     assert told == [(str(path), True), (str(path), False), (str(path), True)]
 
