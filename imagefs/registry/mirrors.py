@@ -73,16 +73,19 @@ class Endpoints:
             client.close()
 
     def _first(self, ask: Callable[[RegistryClient, str], _Answer], *, skipped: int = 0) -> _Answer:
-        """Return what the first endpoint answers that does; *skipped* of them are asked last."""
+        """Return what the first endpoint answers that does; *skipped* of them have their turn last.
+
+        Raises: what the registry itself raised, where all fail.
+        """
         turn = skipped % len(self._clients)
-        for endpoint, client in (*self._clients[turn:-1], *self._clients[:turn]):
+        failures: dict[RegistryClient, RegistryError | ContentError] = {}
+        for endpoint, client in (*self._clients[turn:], *self._clients[:turn]):
             try:
                 return ask(client, endpoint.repository)
             except (RegistryError, ContentError) as error:
-                shown = f"{endpoint.registry}/{endpoint.repository}"
-                _log.debug("mirror %s is passed over: %s", shown, error)
-        endpoint, client = self._clients[-1]
-        return ask(client, endpoint.repository)
+                failures[client] = error
+                _log.debug("%s/%s is passed over: %s", endpoint.registry, endpoint.repository, error)
+        raise failures[self._clients[-1][1]]
 
 
 Client = RegistryClient | Endpoints
