@@ -19,6 +19,18 @@ CASES: dict[str, tuple[str, ...]] = {
         "test_a_registry_elsewhere_may_not_send_us_to_this_machine",
         "test_https_is_never_left_for_http",
     ),
+    "a name resolves to this machine or a metadata service": (
+        "test_a_redirect_to_a_name_of_this_machine_is_refused",
+        "test_a_realm_with_a_name_of_this_machine_is_refused",
+        "test_a_foreign_layer_is_not_fetched_from_a_name_of_this_machine",
+    ),
+    "a name of this machine resolves elsewhere": (
+        "test_a_name_of_this_machine_that_resolves_elsewhere_gets_no_password_in_plain_http",
+        "test_a_password_stays_from_a_realm_elsewhere_whatever_its_name",
+    ),
+    "a name resolves to another address after it was judged": (
+        "test_a_name_is_resolved_once_so_that_it_cannot_move_after_it_was_judged",
+    ),
     "a realm that is no token server": (
         "test_realms_that_are_refused",
         "test_a_token_server_may_not_send_us_to_the_metadata_service",
@@ -40,10 +52,21 @@ CASES: dict[str, tuple[str, ...]] = {
         "test_a_manifest_too_large_is_refused_without_reading_it_all",
     ),
     "secrets in logs": ("test_neither_logs_nor_errors_hold_a_secret",),
+    "a registry repeats a login": ("test_what_a_registry_repeats_of_a_login_is_not_told_on",),
+    "tags without end": ("test_a_tag_list_without_end_is_refused_at_a_limit",),
     "netrc and proxies": ("test_netrc_adds_no_credentials", "test_a_proxy_is_used_but_never_for_this_machine"),
     "a mirror is given the registry's credentials": ("test_no_host_gets_the_credentials_of_another",),
     "a token expires on the way": ("test_a_token_that_expires_on_the_way_is_renewed_once",),
-    "a transfer that crawls": ("test_a_transfer_that_crawls_is_a_stall",),
+    "a transfer that crawls": (
+        "test_a_transfer_that_crawls_is_a_stall",
+        "test_a_body_that_drips_is_a_stall_whatever_came_before",
+    ),
+    "endless or trickling heads, chunk sizes and trailers": (
+        "test_a_head_that_trickles_ends_in_time",
+        "test_a_flood_of_informational_answers_is_cut_off",
+        "test_framing_without_content_ends_in_time",
+        "test_an_interrupt_ends_a_pull_wherever_it_waits",
+    ),
     "too many requests, with and without a sensible wait": (
         "test_the_wait_a_registry_asks_for_is_kept",
         "test_a_wait_longer_than_a_minute_is_not_waited_for",

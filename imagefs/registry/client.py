@@ -34,7 +34,7 @@ MAX_PAGES = 10_000
 """Most pages of tags that are read, however they link to each other."""
 
 MAX_TAGS = 200_000
-"""Most tags of one repository: several times what the largest public ones have, in about 40 MB of memory."""
+"""Most tags of one repository: several times what the largest public ones have, in about 30 MB of memory."""
 
 MAX_TAG_BYTES = 16 * 1024 * 1024
 """Most bytes in these tags: eighty for each of `MAX_TAGS`, where usual ones have ten or twenty."""
@@ -134,11 +134,11 @@ class RegistryClient:
             fresh = [tag for tag in dict.fromkeys(tags) if tag not in seen]
             seen.update(fresh)
             seen_bytes += sum(map(len, fresh))
+            yield from fresh
             if len(seen) > MAX_TAGS:
                 raise _endless(asked, MAX_TAGS, "tags", "MAX_TAGS")
             if seen_bytes > MAX_TAG_BYTES:
                 raise _endless(asked, MAX_TAG_BYTES, "bytes of tags", "MAX_TAG_BYTES")
-            yield from fresh
             following = protocol.next_page(links, url)
             if following is None and fresh and len(tags) >= protocol.TAGS_PER_PAGE:
                 # A full page without a link: the registry may not know how to link.

@@ -1,6 +1,7 @@
 """Names and addresses of hosts that do not exist: a resolver, and connections that all end on loopback."""
 
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ class Names:
     answers: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     refusing: set[str] = field(default_factory=set)
     """Addresses that refuse connections."""
+    silent: set[str] = field(default_factory=set)
+    """Addresses that do not answer at all."""
     lookups: list[str] = field(default_factory=list)
     connections: list[str] = field(default_factory=list)
     """Each address that a connection was tried to."""
@@ -46,6 +49,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Names:
             names.connections.append(address[0])
             if address[0] in names.refusing:
                 raise ConnectionRefusedError(111, "refused")
+            if address[0] in names.silent:
+                time.sleep(sock.gettimeout() or 60)
+                raise TimeoutError("timed out")
             address = ("127.0.0.1", address[1])
         connect(sock, address)
 

@@ -1,10 +1,12 @@
 """The address that is connected to decides what a host may do, not its name; and it is the address that was judged."""
 
 import base64
+import contextlib
 import json
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,6 +190,18 @@ def test_the_next_address_is_tried_where_one_refuses(names: Names, registry: Reg
     names.refusing.add(ELSEWHERE)
     assert fetched(f"registry.test:{registry.port}", tls_verify=False) == BLOB
     assert names.connections[:2] == [ELSEWHERE, ELSEWHERE_TOO]
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONNECT_TIMEOUT_S", 2.0)
+    names.add("registry.test", (ELSEWHERE, ELSEWHERE_TOO))
+    names.silent.add(ELSEWHERE)
+    started_s = time.monotonic()
+    with Registry() as registry, contextlib.closing(RegistryClient(f"registry.test:{registry.port}")) as client:
+        with pytest.raises(RegistryError, match="server gave HTTP response"):
+            client.manifest(REPOSITORY, "1.0")
+        assert 0.9 < time.monotonic() - started_s < 1.9
+    assert names.connections == [ELSEWHERE, ELSEWHERE_TOO]
 
 
 def test_of_many_addresses_a_few_are_tried(names: Names, registry: Registry) -> None:

@@ -110,6 +110,23 @@ def test_a_head_that_trickles_ends_in_time(registry: Registry, client: RegistryC
         assert "the head of its answer did not end within 0.4 s (HEAD_TIMEOUT_S)" in str(caught.value)
 
 
+def test_a_head_that_stops_in_the_middle_is_waited_for_no_longer(registry: Registry, client: RegistryClient) -> None:
+    client.manifest(REPOSITORY, "1.0")
+    over = threading.Event()
+
+    def stop(handler: Handler) -> bool:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        over.wait(timeout=20)
+        return True
+
+    registry.fault("manifests", stop, every_time=True)
+    started_s = time.monotonic()
+    with pytest.raises(RegistryUnavailable, match="HEAD_TIMEOUT_S"):
+        client.manifest(REPOSITORY, "1.0")
+    over.set()
+    assert time.monotonic() - started_s < SOON_S
+
+
 def test_a_flood_of_informational_answers_is_cut_off(
     registry: Registry, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
