@@ -151,7 +151,8 @@ class LimitedSocket(socket.socket):
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
         """Receive as `socket.recv_into` does.  Raises: Trickle, MessageTooLong, OSError."""
-        return _read(self, super().recv_into, arguments, options)
+        received: int = _limited(self, super().recv_into, arguments, options)
+        return received
 
 
 class LimitedTlsSocket(ssl.SSLSocket):
@@ -159,25 +160,28 @@ class LimitedTlsSocket(ssl.SSLSocket):
 
     read_limit: ReadLimit | None = None
 
-    def recv_into(self, *arguments: Any, **options: Any) -> int:
-        """Receive as `ssl.SSLSocket.recv_into` does.  Raises: Trickle, MessageTooLong, OSError."""
-        return _read(self, super().recv_into, arguments, options)
+    def read(self, *arguments: Any, **options: Any) -> Any:
+        """Read as `ssl.SSLSocket.read` does, on which all its ways to receive rest.
+
+        Raises: Trickle, MessageTooLong, OSError.
+        """
+        return _limited(self, super().read, arguments, options)
 
 
-def _read(
+def _limited(
     sock: LimitedSocket | LimitedTlsSocket, receive: Any, arguments: tuple[Any, ...], options: dict[str, Any]
-) -> int:
+) -> Any:
+    """Return what *receive* returns, bytes or their number, within the limit of *sock*."""
     limit = sock.read_limit
     if limit is None:
-        count: int = receive(*arguments, **options)
-        return count
+        return receive(*arguments, **options)
     limit.before_read(sock)
     try:
-        count = receive(*arguments, **options)
+        received = receive(*arguments, **options)
     except TimeoutError as error:
         raise limit.explain(error) from None
-    limit.after_read(count)
-    return count
+    limit.after_read(len(received) if isinstance(received, bytes) else received)
+    return received
 
 
 def dial(resolver: Resolver, host: str, port: int, timeout_s: float) -> LimitedSocket:

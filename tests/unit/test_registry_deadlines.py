@@ -1,9 +1,11 @@
 """A server that keeps a connection busy without getting anywhere holds nobody up for long."""
 
 import contextlib
+import functools
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import Digest
 from imagefs.registry import limits
 from imagefs.registry.client import RegistryClient
+from imagefs.registry.connections import LimitedTlsSocket, MessageTooLong, ReadLimit, Trickle
 from imagefs.registry.retry import RetryPolicy
 from tests.support.built_images import OCI_LAYER, OCI_MANIFEST, image, tar
 from tests.support.commands import needs
@@ -268,6 +271,39 @@ def test_a_proxy_may_not_trickle(client: RegistryClient, monkeypatch: pytest.Mon
             other.manifest(REPOSITORY, "1.0")
         assert time.monotonic() - started_s < SOON_S
         other.close()
+
+
+@needs("openssl")
+@pytest.mark.parametrize("receive", ["recv", "recv_into", "read"])
+def test_whatever_reads_from_tls_is_bounded(tmp_path: Path, receive: str) -> None:
+    """TLS within the TLS of a proxy uses another way to receive than HTTP does."""
+    key, certificate = self_signed(tmp_path)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.sslsocket_class = LimitedTlsSocket
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), served.wrap_socket(theirs, server_side=True) as server:
+            for _ in range(400):
+                server.sendall(b"x")
+                time.sleep(0.02)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with context.wrap_socket(ours) as client:
+        assert isinstance(client, LimitedTlsSocket)
+        read = functools.partial(getattr(client, receive), bytearray(10) if receive == "recv_into" else 10)
+        client.read_limit = ReadLimit(5.0, 5.0, 3)
+        assert [read() for _ in range(3)]
+        with pytest.raises(MessageTooLong):
+            read()
+        client.read_limit = ReadLimit(5.0, 0.2, 1000)
+        started_s = time.monotonic()
+        with pytest.raises(Trickle):
+            list(iter(read, None))
+        assert time.monotonic() - started_s < SOON_S
 
 
 @pytest.mark.parametrize(
