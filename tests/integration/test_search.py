@@ -206,6 +206,16 @@ def test_a_catalog_is_read_page_by_page_and_not_for_ever(tmp_path: Path, registr
     assert len(registry.asked("/v2/_catalog")) == 2
 
 
+def test_a_catalog_does_not_go_on_at_another_host(tmp_path: Path, registry: Registry) -> None:
+    registry.fault("/v1/", status(404), every_time=True)
+    with Registry() as other:
+        answer_with(registry, "/v2/_catalog", {"repositories": ["one"]}, Link=f'<{other.url}/v2/_catalog>; rel="next"')
+        code, out, err = search(tmp_path, f"{registry.host}/", "--format", "{{.Name}}")
+        assert (code, out) == (0, f"{registry.host}/one\n")
+        assert "goes on at another host, which is not asked" in err
+        assert not other.seen
+
+
 def test_of_a_catalog_without_end_a_part_is_read_and_that_is_said(tmp_path: Path, registry: Registry) -> None:
     registry.fault("/v1/", status(404), every_time=True)
 

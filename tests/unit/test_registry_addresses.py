@@ -17,7 +17,10 @@ from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import Digest
 from imagefs.registry import limits
 from imagefs.registry.client import RegistryClient
+from imagefs.registry.http import Transport
 from imagefs.registry.retry import RetryPolicy
+from imagefs.registry.secrets import Secrets
+from imagefs.registry.tls import CertificateFiles, TlsPolicy
 from tests.support.built_images import OCI_LAYER, image, tar
 from tests.support.commands import needs
 from tests.support.names import ELSEWHERE, ELSEWHERE_TOO, METADATA, Names, install
@@ -78,6 +81,20 @@ def test_a_name_of_this_machine_that_resolves_elsewhere_gets_no_password_in_plai
         fetched(host, authfile=authfile)
     assert not registry.seen
     assert set(names.connections) == {ELSEWHERE}
+
+
+@pytest.mark.parametrize(
+    ("headers", "form"), [({"Authorization": "Basic eDp5"}, {}), ({}, {"refresh_token": "secret-token"})]
+)
+def test_no_request_carries_a_login_in_plain_http_to_another_machine(
+    names: Names, registry: Registry, headers: dict[str, str], form: dict[str, str]
+) -> None:
+    names.add("localhost", (ELSEWHERE,))
+    transport = Transport("localhost", TlsPolicy(), CertificateFiles(), Secrets())
+    with pytest.raises(RegistryError, match=r"must not be sent to localhost:[0-9]+ in plain http"):
+        transport.request("POST", f"http://localhost:{registry.port}/token", headers=headers, form=form)
+    transport.close()
+    assert not names.connections
 
 
 def test_one_address_elsewhere_is_enough_to_need_tls(names: Names, registry: Registry) -> None:

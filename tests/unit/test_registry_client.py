@@ -397,6 +397,14 @@ def test_a_blob_of_unannounced_size_is_cut_off_at_the_first_byte_too_many(
         read(client, layer_of(b"\0" * 100))
 
 
+def test_one_byte_too_many_is_not_passed_on(registry: Registry, client: RegistryClient) -> None:
+    registry.fault("blobs", chunked(b"abcd"))
+    received: list[bytes] = []
+    with pytest.raises(SizeMismatch):
+        received.extend(client.blob(REPOSITORY, layer_of(b"abc")))
+    assert received == []
+
+
 def test_a_short_blob_of_unannounced_size_is_asked_for_again(registry: Registry, client: RegistryClient) -> None:
     registry.fault("blobs", chunked(BIG[:1000]))
     assert read(client, BIG_BLOB) == BIG

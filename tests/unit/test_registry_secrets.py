@@ -3,7 +3,7 @@
 import base64
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -477,6 +477,19 @@ def test_secrets_and_long_parts_of_them_become_stars(secrets: tuple[str, ...], t
     for secret in secrets:
         known.add(secret)
     assert known.scrub(text) == expected
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy", "xyz", "user:"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_secrets_are_found_in_base64_wherever_they_begin(before: str, encode: Callable[[bytes], bytes]) -> None:
+    secret = "~~?>hunter2-pw>?~~"
+    known = Secrets()
+    known.add(secret)
+    text = known.scrub(encode(f"{before}{secret} and more".encode()).decode())
+    start, _, end = text.partition("***")
+    assert len(start) <= len(before) * 4 // 3 + 2
+    assert end
+    assert len(end) <= len(" and more") * 4 // 3 + 4
 
 
 def test_of_very_many_secrets_the_latest_are_remembered() -> None:

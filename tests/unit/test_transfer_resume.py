@@ -1,6 +1,7 @@
 """Layers over a network: taken up where an attempt before ended, and downloaded once, whoever else wants them."""
 
 import contextlib
+import errno
 import io
 import threading
 from collections.abc import Iterator, Sequence
@@ -137,6 +138,49 @@ def test_what_was_kept_and_is_damaged_is_downloaded_again_once(there: bytes, sto
     assert [line for line in pulled(store, registry) if "What was kept is damaged" in line]
     assert ranges(registry, BIG)[-1] is None
     assert is_whole(store)
+
+
+def test_what_breaks_off_again_is_kept_once(store: Store, registry: Registry) -> None:
+    def break_again(handler: Handler) -> bool:
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {HALF}-{len(BIG) - 1}/{len(BIG)}")
+        handler.send_header("Content-Length", str(len(BIG) - HALF))
+        handler.end_headers()
+        handler.wfile.write(BIG[HALF : HALF + 1000])
+        handler.close_connection = True
+        return True
+
+    registry.fault(sha256(BIG), breaking_off, break_again)
+    for _ in range(2):
+        with pytest.raises(RegistryUnavailable):
+            pulled(store, registry)
+    partial = claimed(store, BIG)
+    assert b"".join(partial.chunks()) == BIG[: HALF + 1000]
+    partial.close()
+    pulled(store, registry)
+    assert ranges(registry, BIG) == [None, f"bytes={HALF}-", f"bytes={HALF + 1000}-"]
+    assert is_whole(store)
+
+
+def test_what_a_disk_refuses_to_keep_is_removed(
+    store: Store, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, BIG, BIG[:HALF])
+
+    def refuse(_: Partial, __: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Partial, "append", refuse)
+    monkeypatch.setattr(Store, "drop_partial", lambda *_: None)  # which would hide what `download_layer` left
+    with pytest.raises(OSError, match="no space"):
+        pulled(store, registry)
+    assert store.partial_size(Digest.of(BIG)) == 0
+
+
+def test_a_dry_run_does_not_count_what_cannot_be_used(store: Store, registry: Registry) -> None:
+    keep(store, BIG, BIG + b"x")
+    lines = pulled(store, registry, dry_run=True)
+    assert lines[-1].startswith(f"Would download {len(SMALL) + len(BIG)} bytes")
 
 
 def test_what_is_longer_than_the_blob_is_not_used(store: Store, registry: Registry) -> None:
