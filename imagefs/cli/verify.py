@@ -106,7 +106,6 @@ def _repaired(store: "Store", findings: "list[Finding]") -> "list[Finding]":
             mended = False
         if not mended:
             left.append(finding)
-    _warn_mounts(store, [finding for finding in findings if finding not in left])
     return left
 
 
@@ -139,7 +138,8 @@ def _rebuild_catalog(path: "Path") -> None:
     rebuilt = rebuild_catalog(path)
     messages = [f"lost the name {name}: the image that it stood for is not in the store" for name in rebuilt.lost]
     messages += [
-        f"did not restore the name {name}, which may be wrong: 'imagefs tag {image} {name}' restores it"
+        f"did not restore the name {name} of image {image}: its two copies differ"
+        + ("" if "@" in name else f"; if it is right, 'imagefs tag {image} {name}' restores it")
         for name, image in rebuilt.doubtful
     ]
     messages += [
@@ -205,16 +205,3 @@ def _fetched(store: "Store", finding: "Finding") -> bool:
     elif aside is not None:
         print(f"imagefs: what was in place of {path.name} is now {printable(str(aside))}", file=sys.stderr)
     return True
-
-
-def _warn_mounts(store: "Store", mended: "list[Finding]") -> None:
-    """Name the mounts that may go on showing what was damaged: the kernel keeps what it read of files."""
-    images = {image for finding in mended if finding.state == "damaged" for image in finding.images}
-    for mount in store.live_mounts():
-        if images and (mount.image is None or mount.image in images):
-            where = printable(mount.mountpoint)
-            print(
-                f"imagefs: the mount at {where} may still show damaged content;"
-                f" unmount it with 'imagefs umount {where}', and mount it again",
-                file=sys.stderr,
-            )
