@@ -4,8 +4,7 @@ Receives findings; hands on those that are mended, and what must come from outsi
 """
 
 from imagefs.check.verify import Finding
-from imagefs.layer.index import encode
-from imagefs.layer.indexed import scanned_changeset
+from imagefs.layer.indexed import scanned_index
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.stored import Stack
 from imagefs.store.store import Store
@@ -20,7 +19,7 @@ def rebuild(store: Store, finding: Finding) -> bool:
     """
     if finding.kind == "index":
         diff_id = DiffId(Digest.parse(finding.name))
-        store.replace_layer_index(diff_id, encode(scanned_changeset(store, diff_id), diff_id))
+        store.replace_layer_index(diff_id, scanned_index(store, diff_id))
         return True
     if finding.kind == "tree":
         for image in store.images():

@@ -52,6 +52,7 @@ def blame(store: Store, config: ImageConfig, paths: Sequence[bytes]) -> list[lis
     made_by = [step.created_by for step, diff_id in config.steps() if diff_id is not None]
     made_by = made_by or [""] * len(config.diff_ids)
     changesets: list[Changeset] = []
+    named_paths = frozenset(paths)
 
     def applied() -> Iterator[Changeset]:
         for diff_id in config.diff_ids:
@@ -61,7 +62,7 @@ def blame(store: Store, config: ImageConfig, paths: Sequence[bytes]) -> list[lis
 
     for place, after in enumerate(states(applied(), paths)):
         changeset = changesets[0]
-        said = {entry.path: entry for entry in changeset.entries}
+        said = {entry.path: entry for entry in changeset.entries if entry.path in named_paths}
         for touches, path, old, new in zip(found, paths, before, after, strict=True):
             told = _told(path, old, new, said.get(path), changeset)
             if told is not None:

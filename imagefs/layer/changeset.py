@@ -5,15 +5,14 @@ The tar scanner makes these values, the index keeps them on disk, the resolver s
 Source: OCI image-spec, layer.md, "Image Layer Filesystem Changeset".
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from imagefs.layer.extents import Extents
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file, directory, link or node of a layer, located in the layer's raw (uncompressed) tar.
 
     *path* is clean: relative to the image root, without empty, "." or ".." components; b"" is the root itself.
@@ -29,6 +28,8 @@ class Entry:
     *target* is a symlink's text verbatim, or the clean path of what a hard link (*is_hardlink*) is a name of.
     *xattrs* is sorted by name, names unique.  *sha256* is the digest (32 bytes) of a regular file's logical content,
     holes as zeros; b"" of everything else, and of files whose holes are too big to be worth hashing.
+
+    A tuple, because a frozen dataclass takes four times as long to make, and millions are made.
     """
 
     path: bytes
@@ -46,6 +47,12 @@ class Entry:
     sha256: bytes
 
 
+class Entries(Protocol):
+    """What the entries of a layer are put into, one after the other."""
+
+    def append(self, entry: Entry, /) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Changeset:
     """A layer, split into what it adds and what it hides.
@@ -55,15 +62,6 @@ class Changeset:
     children in lower layers are hidden; neither ever hides an entry of the same layer, wherever it stood in the tar.
     """
 
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     whiteouts: frozenset[bytes]
     opaques: frozenset[bytes]
-
-
-def link_counts(entries: Sequence[Entry]) -> list[int]:
-    """Return for each of *entries* how many names its layer gives it: itself, and the hard links that name it.
-
-    That is the link count in every image where no other layer, and no curiosity such as a duplicate, changes it.
-    """
-    links = Counter(entry.target for entry in entries if entry.is_hardlink)
-    return [1 + links[entry.path] for entry in entries] if links else [1] * len(entries)

@@ -20,16 +20,17 @@ and trusted, without the rest.  Parts follow each other without gaps, which `dec
 claim the same bytes.
 """
 
-import gc
 import hashlib
+import operator
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
+from typing import overload
 from zlib import crc32
 
 from imagefs.errors import LayerIndexDamaged
-from imagefs.layer.changeset import Changeset, Entry, link_counts
+from imagefs.layer.changeset import Changeset, Entry
 from imagefs.layer.extents import Extents
 from imagefs.oci.digest import DiffId
 
@@ -49,7 +50,12 @@ _RECORD = Struct("<IIIIIIqQQQIIIII32sII")
 _RECORD_BODY_BYTES = _RECORD.size - _CRC.size
 _XATTR = Struct("<II")
 _MARKER = Struct("<I")
+_LINKS = Struct("<I")
+_LINKS_AT = 20
+_PATH = Struct("<QI")
+_PATH_AT = 48  # of a record: where its part is in the heap, and how long the path is, with which the part begins
 _SEAL_BYTES = 32
+_PIECE_BYTES = 1 << 20
 _BLOCK_RECORDS = 128
 
 _IS_HARDLINK = 1
@@ -57,14 +63,23 @@ _HAS_SHA256 = 2
 _IS_SPARSE = 4
 
 
-def encode(changeset: Changeset, diff_id: DiffId) -> bytes:
-    """Return *changeset*, of layer *diff_id*, as bytes that `decode` reads back; equal arguments give equal bytes."""
-    records: list[bytes] = []
-    heap: list[bytes] = []
-    heap_at = 0
-    for entry, links in zip(changeset.entries, link_counts(changeset.entries), strict=True):
-        xattrs = b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in entry.xattrs)
-        extents = b"" if entry.extents is None else entry.extents.to_bytes()
+class IndexWriter:
+    """The index of one layer, made entry by entry, in little more memory than the index takes on disk."""
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+        self._heap = bytearray()
+        self._link_targets: Counter[bytes] = Counter()
+
+    def append(self, entry: Entry) -> None:
+        """Take *entry*, the next of the layer."""
+        xattrs = extents = b""
+        if entry.xattrs:
+            xattrs = b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in entry.xattrs)
+        if entry.extents is not None:
+            extents = entry.extents.to_bytes()
+        if entry.is_hardlink:
+            self._link_targets[entry.target] += 1
         part = b"".join((entry.path, entry.target, xattrs, extents))
         flags = (
             (_IS_HARDLINK if entry.is_hardlink else 0)
@@ -77,11 +92,11 @@ def encode(changeset: Changeset, diff_id: DiffId) -> bytes:
             entry.gid,
             entry.rdev[0],
             entry.rdev[1],
-            links,
+            1,
             entry.mtime_ns,
             entry.size,
             entry.offset,
-            heap_at,
+            len(self._heap),
             len(entry.path),
             len(entry.target),
             len(xattrs),
@@ -91,24 +106,59 @@ def encode(changeset: Changeset, diff_id: DiffId) -> bytes:
             crc32(part),
             0,
         )[:_RECORD_BODY_BYTES]
-        records.append(body + _CRC.pack(crc32(body)))
-        heap.append(part)
-        heap_at += len(part)
-    whiteouts, opaques = sorted(changeset.whiteouts), sorted(changeset.opaques)
-    markers = [_MARKER.pack(len(path)) for path in (*whiteouts, *opaques)]
-    heap_bytes = b"".join((*heap, *whiteouts, *opaques))
-    header = _HEADER.pack(
-        _MAGIC,
-        INDEX_VERSION,
-        _RECORD.size,
-        len(records),
-        len(whiteouts),
-        len(opaques),
-        len(heap_bytes),
-        _layer_digest(diff_id),
-    )
-    raw = b"".join((header, _CRC.pack(crc32(header)), *records, *markers, heap_bytes))
-    return raw + hashlib.sha256(raw).digest()
+        self._records += body
+        self._records += _CRC.pack(crc32(body))
+        self._heap += part
+
+    def pieces(self, changeset: Changeset, diff_id: DiffId) -> Iterator[bytes]:
+        """Yield the index of layer *diff_id*, with what *changeset* hides; its entries are those that were appended."""
+        self._count_links()
+        whiteouts, opaques = sorted(changeset.whiteouts), sorted(changeset.opaques)
+        hidden = b"".join((*whiteouts, *opaques))
+        header = _HEADER.pack(
+            _MAGIC,
+            INDEX_VERSION,
+            _RECORD.size,
+            len(self._records) // _RECORD.size,
+            len(whiteouts),
+            len(opaques),
+            len(self._heap) + len(hidden),
+            _layer_digest(diff_id),
+        )
+        markers = b"".join(_MARKER.pack(len(path)) for path in (*whiteouts, *opaques))
+        seal = hashlib.sha256()
+        for part in (header, _CRC.pack(crc32(header)), self._records, markers, self._heap, hidden):
+            with memoryview(part) as view:
+                for at in range(0, len(view), _PIECE_BYTES):
+                    piece = bytes(view[at : at + _PIECE_BYTES])
+                    seal.update(piece)
+                    yield piece
+        yield seal.digest()
+
+    def _count_links(self) -> None:
+        """Put into each record how many names the layer gives its entry."""
+        if not self._link_targets:
+            return
+        for at in range(0, len(self._records), _RECORD.size):
+            heap_at, length = _PATH.unpack_from(self._records, at + _PATH_AT)
+            links = self._link_targets[bytes(self._heap[heap_at : heap_at + length])]
+            if links:
+                _LINKS.pack_into(self._records, at + _LINKS_AT, 1 + links)
+                end = at + _RECORD_BODY_BYTES
+                _CRC.pack_into(self._records, end, crc32(self._records[at:end]))
+
+
+def encoded(changeset: Changeset, diff_id: DiffId) -> Iterator[bytes]:
+    """Return in pieces what `encode` returns."""
+    writer = IndexWriter()
+    for entry in changeset.entries:
+        writer.append(entry)
+    return writer.pieces(changeset, diff_id)
+
+
+def encode(changeset: Changeset, diff_id: DiffId) -> bytes:
+    """Return *changeset*, of layer *diff_id*, as bytes that `decode` reads back; equal arguments give equal bytes."""
+    return b"".join(encoded(changeset, diff_id))
 
 
 def decode(raw: bytes, diff_id: DiffId) -> Changeset:
@@ -116,24 +166,52 @@ def decode(raw: bytes, diff_id: DiffId) -> Changeset:
 
     Raises: LayerIndexDamaged, for any other bytes.
     """
-    entries, whiteouts, opaques, heap_bytes = _lengths(raw[:_RECORDS_AT], diff_id)
-    view = memoryview(raw)
-    if hashlib.sha256(view[:-_SEAL_BYTES]).digest() != raw[-_SEAL_BYTES:]:
+    return read_changeset(lambda size, offset: raw[offset : offset + size], len(raw), diff_id)
+
+
+def read_changeset(read: ReadAt, size: int, diff_id: DiffId) -> Changeset:
+    """Return the changeset of layer *diff_id* in the index of *size* bytes that *read* reads.
+
+    All of it is compared with its seal.  Entries are then read when they are needed, and not kept.
+
+    Raises: LayerIndexDamaged, for any other bytes; what *read* raises, also later.
+    """
+    index = IndexFile(read, diff_id)
+    seal = hashlib.sha256()
+    for at in range(0, size - _SEAL_BYTES, _PIECE_BYTES):
+        seal.update(read(min(_PIECE_BYTES, size - _SEAL_BYTES - at), at))
+    if size < _RECORDS_AT + _SEAL_BYTES or seal.digest() != read(_SEAL_BYTES, size - _SEAL_BYTES):
         raise LayerIndexDamaged("its bytes are not those that were written")
-    markers_at = _RECORDS_AT + entries * _RECORD.size
-    heap_at = markers_at + (whiteouts + opaques) * _MARKER.size
-    if heap_at + heap_bytes + _SEAL_BYTES != len(raw):
-        raise LayerIndexDamaged(f"its parts should end at byte {heap_at + heap_bytes + _SEAL_BYTES}, not {len(raw)}")
-    heap = bytes(view[heap_at : heap_at + heap_bytes])
-    with _collector_paused():
-        found, at = _entries(view[_RECORDS_AT:markers_at], heap)
-    hidden = []
-    for (length,) in _MARKER.iter_unpack(view[markers_at:heap_at]):
-        hidden.append(heap[at : at + length])
-        at += length
-    if at != len(heap):
-        raise LayerIndexDamaged("its records use less or more than it holds")
-    return Changeset(found, frozenset(hidden[:whiteouts]), frozenset(hidden[whiteouts:]))
+    return Changeset(IndexEntries(index), *index.hidden(size))
+
+
+class IndexEntries(Sequence[Entry]):
+    """The entries of *index*, each made anew when it is needed.  Equal to any sequence of equal entries."""
+
+    def __init__(self, index: "IndexFile") -> None:
+        self._index = index
+
+    def __len__(self) -> int:
+        return self._index.count
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self._index.entries()
+
+    @overload
+    def __getitem__(self, position: int) -> Entry: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Entry, ...]: ...
+    def __getitem__(self, position: int | slice) -> Entry | tuple[Entry, ...]:
+        if isinstance(position, slice):
+            return tuple(self[number] for number in range(*position.indices(len(self))))
+        return self._index.entry(range(len(self))[position])[0]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(operator.eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # as a list, it is compared by its content
 
 
 class IndexFile:
@@ -142,11 +220,12 @@ class IndexFile:
     Raises: LayerIndexDamaged, as do its methods.
     """
 
-    __slots__ = ("_block", "_heap_at", "_read", "count")
+    __slots__ = ("_block", "_heap_at", "_lengths", "_read", "count")
 
     def __init__(self, read: ReadAt, diff_id: DiffId) -> None:
         self._read = read
-        self.count, whiteouts, opaques, _ = _lengths(read(_RECORDS_AT, 0), diff_id)
+        self._lengths = _lengths(read(_RECORDS_AT, 0), diff_id)
+        self.count, whiteouts, opaques, _ = self._lengths
         self._heap_at = _RECORDS_AT + self.count * _RECORD.size + (whiteouts + opaques) * _MARKER.size
         self._block: tuple[int, bytes] = (-1, b"")
 
@@ -169,8 +248,41 @@ class IndexFile:
         part = self._read(sum(fields[10:14]), self._heap_at + fields[9])
         if crc32(part) != fields[16]:
             raise LayerIndexDamaged(f"what belongs to entry {number} is not what was written")
-        (entry,), _ = _entries(_RECORD.pack(*fields[:9], 0, *fields[10:]), part)
+        (entry,) = _entries(_RECORD.pack(*fields), part, fields[9])
         return entry, fields[5]
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all entries of the changeset; their checksums are not looked at."""
+        for first in range(0, self.count, _BLOCK_RECORDS):
+            size = min(_BLOCK_RECORDS, self.count - first) * _RECORD.size
+            records = self._read(size, _RECORDS_AT + first * _RECORD.size)
+            if len(records) < size:
+                raise LayerIndexDamaged(f"it has no entry {first}")
+            start, _ = _part(records, 0)
+            _, end = _part(records, size - _RECORD.size)
+            yield from _entries(records, self._read(end - start, self._heap_at + start), start)
+
+    def hidden(self, size: int) -> tuple[frozenset[bytes], frozenset[bytes]]:
+        """Return the whiteouts and the opaque directories; the index has *size* bytes."""
+        _, whiteouts, opaques, heap_bytes = self._lengths
+        if self._heap_at + heap_bytes + _SEAL_BYTES != size:
+            raise LayerIndexDamaged(
+                f"its parts should end at byte {self._heap_at + heap_bytes + _SEAL_BYTES}, not {size}"
+            )
+        at = 0
+        if self.count:
+            _, at = _part(self._read(_RECORD.size, _RECORDS_AT + (self.count - 1) * _RECORD.size), 0)
+        markers_bytes = (whiteouts + opaques) * _MARKER.size
+        markers = self._read(markers_bytes, self._heap_at - markers_bytes)
+        paths = self._read(heap_bytes - at, self._heap_at + at) if at < heap_bytes else b""
+        hidden = []
+        start = 0
+        for (length,) in _MARKER.iter_unpack(markers):
+            hidden.append(paths[start : start + length])
+            start += length
+        if at + start != heap_bytes:
+            raise LayerIndexDamaged("its records use less or more than it holds")
+        return frozenset(hidden[:whiteouts]), frozenset(hidden[whiteouts:])
 
     def _record(self, number: int) -> tuple[int, ...]:
         # Files are read much in the order of their entries: the records around the last one are at hand.
@@ -209,11 +321,15 @@ def _lengths(raw: bytes, diff_id: DiffId) -> tuple[int, int, int, int]:
     return entries, whiteouts, opaques, heap_bytes
 
 
-def _entries(records: memoryview | bytes, heap: bytes) -> tuple[tuple[Entry, ...], int]:
-    """Return the entries of *records*, whose parts begin at byte 0 of *heap*, and where the last part ends."""
+def _part(records: bytes, at: int) -> tuple[int, int]:
+    """Return where in the heap the part of the record at byte *at* of *records* begins and ends."""
+    fields = _RECORD.unpack_from(records, at)
+    return fields[9], fields[9] + sum(fields[10:14])
+
+
+def _entries(records: bytes, heap: bytes, start: int) -> Iterator[Entry]:
+    """Yield the entries of *records*, whose parts are all of *heap*, which begins at byte *start* of the whole."""
     at = 0
-    entries: list[Entry] = []
-    append = entries.append
     no_device = (0, 0)
     for (
         mode,
@@ -235,7 +351,7 @@ def _entries(records: memoryview | bytes, heap: bytes) -> tuple[tuple[Entry, ...
         _,
         _,
     ) in _RECORD.iter_unpack(records):
-        if part_at != at:
+        if part_at - start != at:
             raise LayerIndexDamaged("the parts of its entries do not follow each other")
         path = heap[at : at + path_length]
         at += path_length
@@ -251,26 +367,23 @@ def _entries(records: memoryview | bytes, heap: bytes) -> tuple[tuple[Entry, ...
         if flags & _IS_SPARSE:
             extents = _extents(heap[at : at + extents_length])
             at += extents_length
-        append(
-            Entry(
-                path,
-                mode,
-                uid,
-                gid,
-                mtime_ns,
-                size,
-                target,
-                flags & _IS_HARDLINK != 0,
-                (major, minor) if major or minor else no_device,
-                xattrs,
-                offset,
-                extents,
-                sha256 if flags & _HAS_SHA256 else b"",
-            )
+        if at > len(heap):
+            raise LayerIndexDamaged("its records use more than it holds")
+        yield Entry(
+            path,
+            mode,
+            uid,
+            gid,
+            mtime_ns,
+            size,
+            target,
+            flags & _IS_HARDLINK != 0,
+            (major, minor) if major or minor else no_device,
+            xattrs,
+            offset,
+            extents,
+            sha256 if flags & _HAS_SHA256 else b"",
         )
-    if at > len(heap):
-        raise LayerIndexDamaged("its records use more than it holds")
-    return tuple(entries), at
 
 
 def _xattrs(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -292,19 +405,3 @@ def _extents(raw: bytes) -> Extents:
         return Extents.from_bytes(raw)
     except ValueError:
         raise LayerIndexDamaged("it holds half an extent") from None
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the cycle collector from walking, again and again, the growing heap of values that cannot form cycles.
-
-    It takes as long as the decoding itself.  Threads that overlap here cannot leave it off: whoever found it on turns
-    it on again.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -9,10 +9,12 @@ bytes do not travel: the process reads them from the page cache.  If it dies, th
 """
 
 import gc
+import itertools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -21,8 +23,8 @@ from typing import Self
 
 from imagefs.confinement import confine
 from imagefs.errors import InvalidLayer
-from imagefs.layer.index import encode
-from imagefs.layer.tar import Scanner, scan
+from imagefs.layer.index import IndexWriter
+from imagefs.layer.tar import Scanner
 from imagefs.oci.digest import DiffId, Digest
 
 _COUNT_BYTES = 8
@@ -45,13 +47,14 @@ class ScanProcess:
         self._diff_id = diff_id
         self._size = 0
         self._has_ended = False
-        self._found: bytes | None = None
+        self._answers = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # closed on leaving the context
+        self._is_index = False
         root = str(Path(__file__).parents[2])
         self._process = subprocess.Popen(
             # Neither site nor environment: it needs nothing but this package, soon.
             [sys.executable, "-I", "-S", "-c", _PROGRAM, root, str(path), str(diff_id)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._answers,
             stderr=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C is for its parent, whose end it notices
             bufsize=0,
@@ -63,6 +66,7 @@ class ScanProcess:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._answers.close()
         self._process.kill()
         with self._process:  # closes the pipes and waits
             pass
@@ -75,20 +79,20 @@ class ScanProcess:
         self._size += count
         if not self._has_ended and not self._told(count):
             # It may have died, too: then there is time to scan the file when all of it is there.
-            self._found = self._answer()
+            self._is_index = self._answer()
 
-    def finish(self) -> bytes:
-        """Return the encoded index of all that is in the file.
+    def finish(self) -> Iterator[bytes]:
+        """Return in pieces the encoded index of all that is in the file, to be taken before leaving the context.
 
         Raises: InvalidLayer.
         """
         if not self._has_ended:
             self._told(0)
-            self._found = self._answer()
-        if self._found is None:
-            with self._path.open("rb", buffering=0) as file:
-                return encode(scan(_pieces(file, iter([self._size]))), self._diff_id)
-        return self._found
+            self._is_index = self._answer()
+        if self._is_index:
+            return iter(lambda: self._answers.read(_CHUNK_BYTES), b"")
+        with self._path.open("rb", buffering=0) as file:
+            return _index(_pieces(file, iter([self._size])), self._diff_id)
 
     def _told(self, count: int) -> bool:
         """Tell the process and return True, False if it does not listen any more."""
@@ -99,45 +103,56 @@ class ScanProcess:
             return False
         return True
 
-    def _answer(self) -> bytes | None:
-        """Return what the process found, None if it died; it has ended in any case.
+    def _answer(self) -> bool:
+        """Return whether the answer is an index, which can then be read; False if the process died.
+
+        The process has ended in any case.
 
         Raises: InvalidLayer, for what it did not like.
         """
         self._has_ended = True
-        stdout = self._process.stdout
-        assert stdout is not None
-        answer = b"".join(iter(lambda: stdout.read(1 << 20), b""))
         if self._process.wait() != 0:
-            return None
-        if answer.startswith(_FOUND):
-            return answer[len(_FOUND) :]
-        if answer.startswith(_REFUSED):
-            refusal = json.loads(answer[len(_REFUSED) :])
+            return False
+        self._answers.seek(0)
+        kind = self._answers.read(1)
+        if kind == _REFUSED:
+            refusal = json.loads(self._answers.read())
             entry = refusal["entry"]
             raise InvalidLayer(
                 refusal["reason"], entry=None if entry is None else bytes.fromhex(entry), offset=refusal["offset"]
             )
-        return None
+        return kind == _FOUND
 
 
 def main() -> None:
     """Be the process: read counts from standard input, 0 for the end, and write what was found to standard output."""
     gc.disable()  # nothing here forms cycles
-    scanner = Scanner()
     counts: Iterator[int] = iter(lambda: int.from_bytes(_read_exactly(0, _COUNT_BYTES), "little"), 0)
     try:
         with Path(sys.argv[2]).open("rb", buffering=0) as file:
             confine(None)
-            for piece in _pieces(file, counts):
-                scanner.feed(piece)
-        answer = _FOUND + encode(scanner.finish(), DiffId(Digest.parse(sys.argv[3])))
+            index = _index(_pieces(file, counts), DiffId(Digest.parse(sys.argv[3])))
+        answer = itertools.chain([_FOUND], index)
     except InvalidLayer as error:
         entry = None if error.entry is None else error.entry.hex()
-        answer = _REFUSED + json.dumps({"reason": error.reason, "entry": entry, "offset": error.offset}).encode()
-    view = memoryview(answer)
-    while view:
-        view = view[os.write(1, view) :]
+        refusal = json.dumps({"reason": error.reason, "entry": entry, "offset": error.offset})
+        answer = itertools.chain([_REFUSED, refusal.encode()])
+    for piece in answer:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(1, view) :]
+
+
+def _index(pieces: Iterator[memoryview], diff_id: DiffId) -> Iterator[bytes]:
+    """Return the index of the tar that *pieces* hold together.
+
+    Raises, before the first piece: InvalidLayer.
+    """
+    writer = IndexWriter()
+    scanner = Scanner(writer)
+    for piece in pieces:
+        scanner.feed(piece)
+    return writer.pieces(scanner.finish(), diff_id)
 
 
 def _pieces(file: FileIO, counts: Iterator[int]) -> Iterator[memoryview]:

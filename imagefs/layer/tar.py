@@ -19,12 +19,11 @@ there, as kernels clamp the times a file system cannot hold.
 
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from hashlib import sha256
 
 from imagefs.errors import InvalidLayer
 from imagefs.layer import pax, sparse
-from imagefs.layer.changeset import Changeset, Entry
+from imagefs.layer.changeset import Changeset, Entries, Entry
 from imagefs.layer.extended import EXTENDED_TYPES, Extended
 from imagefs.layer.extents import Extents
 from imagefs.layer.header import (
@@ -45,15 +44,15 @@ from imagefs.layer.header import (
 from imagefs.layer.paths import Meaning, aufs_link_key, clean, meaning
 
 MAX_MEMBERS = 1 << 22
-"""Of one layer: several times what the biggest known images have in all their layers; about 2 GB of entries here."""
+"""Of one layer: several times what the biggest known images have in all their layers; about 1 GB of index."""
 
 MAX_TEXT_BYTES = 1 << 28
-"""Of all paths, targets, attributes and extents of a layer together: they are kept in memory until it is scanned."""
+"""Of all paths, targets, attributes and extents of a layer together: the index, with all of them, is made in memory."""
 
 MAX_HASHED_HOLES_BYTES = 256 << 20
 """Of one layer: a few bytes of tar can claim exabytes of zeros.  Files whose holes go beyond it have no digest."""
 
-_MAXSYMLINK_BYTES = 4095  # PATH_MAX without its NUL: symlink(2) and readlink(2) take no more
+_MAX_SYMLINK_BYTES = 4095  # PATH_MAX without its NUL: symlink(2) and readlink(2) take no more
 _UINT32_MAX = 2**32 - 1
 _EXTENT_COST_BYTES = 128
 _NO_DEVICE = (0, 0)
@@ -78,11 +77,15 @@ def scan(chunks: Iterable[bytes | memoryview]) -> Changeset:
 
 
 class Scanner:
-    """The scanner of one tar: `feed` it everything in order, then `finish`.  Not for several threads at once."""
+    """The scanner of one tar: `feed` it everything in order, then `finish`.  Not for several threads at once.
 
-    def __init__(self, *, max_members: int | None = None) -> None:
+    Entries are appended to *entries* as they come, where that is given: the changeset then has none.
+    """
+
+    def __init__(self, entries: Entries | None = None, *, max_members: int | None = None) -> None:
         self._max_members = MAX_MEMBERS if max_members is None else max_members
-        self._entries: list[Entry] = []
+        self._kept: list[Entry] = []
+        self._append = self._kept.append if entries is None else entries.append
         self._whiteouts: set[bytes] = set()
         self._opaques: set[bytes] = set()
         self._aufs_links: dict[bytes, Entry] = {}
@@ -140,7 +143,7 @@ class Scanner:
         if self._partial or self._map is not None:
             raise self._located(InvalidLayer("the tar is cut off inside a header"))
         self._check_nothing_dangles()
-        return Changeset(tuple(self._entries), frozenset(self._whiteouts), frozenset(self._opaques))
+        return Changeset(tuple(self._kept), frozenset(self._whiteouts), frozenset(self._opaques))
 
     def _located(self, error: InvalidLayer) -> InvalidLayer:
         if error.entry is None and self._name:
@@ -405,7 +408,7 @@ class Scanner:
         self._file = None
         self._digest = None
         if self._aufs_key is None:
-            self._entries.append(entry)
+            self._append(entry)
         else:
             self._aufs_links[self._aufs_key] = entry
             self._aufs_key = None
@@ -421,21 +424,19 @@ class Scanner:
                 if key not in self._aufs_links:
                     raise InvalidLayer("a hard link names an AUFS link file that the layer does not hold")
                 # As with docker: a file of its own for each name.
-                file = replace(self._aufs_links[key], path=path)
+                file = self._aufs_links[key]._replace(path=path)
                 # Each name has all of it again, though the tar has it once.
                 self._count_text(sum(len(name) + len(value) for name, value in file.xattrs))
                 self._count_text(len(file.extents or ()) * _EXTENT_COST_BYTES)
-                self._entries.append(file)
+                self._append(file)
                 return
         elif type_ == SYMLINK:
-            if not 0 < len(target) <= _MAXSYMLINK_BYTES:
-                raise InvalidLayer(f"expected a symlink of 1 to {_MAXSYMLINK_BYTES} bytes, found {len(target)}")
+            if not 0 < len(target) <= _MAX_SYMLINK_BYTES:
+                raise InvalidLayer(f"expected a symlink of 1 to {_MAX_SYMLINK_BYTES} bytes, found {len(target)}")
         else:
             target = b""
         self._count_text(len(target))
-        self._entries.append(
-            Entry(path, mode, uid, gid, mtime_ns, 0, target, type_ == HARD_LINK, rdev, xattrs, 0, None, b"")
-        )
+        self._append(Entry(path, mode, uid, gid, mtime_ns, 0, target, type_ == HARD_LINK, rdev, xattrs, 0, None, b""))
 
     def _count_text(self, length: int) -> None:
         self._text_bytes += length

@@ -8,10 +8,9 @@ Source: OCI image-spec, layer.md, "Whiteouts".
 
 import hashlib
 import stat
-from dataclasses import replace
 
 from imagefs.layer.changeset import Changeset, Entry
-from imagefs.overlay.resolve import IMPLIED_LAYER, resolve
+from imagefs.overlay.resolve import resolve
 from imagefs.overlay.tree import Tree
 
 _WHITEOUT = b".wh."
@@ -26,14 +25,8 @@ def tree_alone(changeset: Changeset) -> Tree:
     """
     markers = [_marker(folder + _WHITEOUT + name) for folder, name in map(_split, sorted(changeset.whiteouts))]
     markers += [_marker(path + b"/" + _OPAQUE if path else _OPAQUE) for path in sorted(changeset.opaques)]
-    shown = Changeset((*changeset.entries, *markers), frozenset(), frozenset())
-    tree = resolve([shown], below_is_unknown=True)
-    # Markers are no entries of the changeset: nobody must look there for them.
-    return tree.mapped(
-        lambda inode: (
-            inode if inode.position < len(changeset.entries) else replace(inode, layer=IMPLIED_LAYER, position=0)
-        )
-    )
+    added = Changeset(changeset.entries, frozenset(), frozenset())
+    return resolve([added], below_is_unknown=True, markers=markers)
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

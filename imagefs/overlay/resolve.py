@@ -27,16 +27,20 @@ The rules, and where implementations disagree, the one chosen and why (each has 
 Source: OCI image-spec, layer.md, "Applying Changesets" and "Whiteouts".
 """
 
+import operator
 import stat
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from imagefs.errors import InvalidLayer, printable
 from imagefs.layer.changeset import Changeset, Entry
 from imagefs.layer.paths import MAX_PATH_BYTES, MAX_PATH_DEPTH
-from imagefs.overlay.tree import ROOT_INODE, Dirent, Inode, InodeNumber, Tree
+from imagefs.overlay.tree import LAYER_SHIFT, POSITION_MASK, ROOT_INODE, InodeNumber, Names, Places, Tree
 
-IMPLIED_LAYER = -1
+_IMPLIED_PLACE = 0
+_NAME = operator.itemgetter(0)
 _MAX_SYMLINKS = 255  # as umoci's path joiner; a chain this long is a loop or an attack
 _MAX_SYMLINK_STEPS = 10_000_000
 """Path components that all symlinks followed for one image may add up to, a second's work: ten for each of a million
@@ -68,23 +72,26 @@ class _SymlinkLoop(InvalidLayer):
     """Symlinks lead round and round."""
 
 
-class _Node:
-    """An inode while the stack is being applied: mutable, and shared by the names that hard-link to it."""
+class _Directory:
+    """A directory while the stack is being applied: mutable."""
 
-    __slots__ = ("children", "entry", "layer", "position")
+    __slots__ = ("children", "place")
 
-    def __init__(self, entry: Entry, layer: int, position: int) -> None:
-        self.entry = entry
-        self.layer = layer
-        self.position = position
-        self.children: dict[bytes, _Node] | None = {} if stat.S_ISDIR(entry.mode) else None
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.children: dict[bytes, _Node] = {}
 
 
-def resolve(changesets: Sequence[Changeset], *, below_is_unknown: bool = False) -> Tree:
+_Node = int | _Directory
+"""A directory, or the place (see `overlay.tree`) of an entry that is none, which names share that hard-link to it.
+Places are numbers and no objects, because there may be millions."""
+
+
+def resolve(changesets: Sequence[Changeset], *, below_is_unknown: bool = False, markers: Sequence[Entry] = ()) -> Tree:
     """Return the file tree that applying *changesets* in order would leave on disk.
 
     With *below_is_unknown*, what they apply to is not known: a hard link to nothing may lead there, and a symlink to
-    the same path stands for it.
+    the same path stands for it.  *markers* are entries that are put above all layers and belong to none.
 
     *changesets* runs from base to top and may be empty (the tree is then a bare root, mode 0o755).  Inode numbers run
     from 1 (the root) in depth-first name order, so equal inputs give equal trees.
@@ -95,14 +102,15 @@ def resolve(changesets: Sequence[Changeset], *, below_is_unknown: bool = False) 
     round in a loop or, all in all, take too long to follow.
     """
     union = _Union(below_is_unknown=below_is_unknown)
-    for layer, changeset in enumerate(changesets):
-        union.add(changeset, layer)
-    return _freeze(union.root)
+    for changeset in changesets:
+        union.add(changeset)
+    union.add_markers(markers)
+    return _freeze(union)
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a path names: the entry at *position* of layer *layer*, or IMPLIED_DIRECTORY of layer IMPLIED_LAYER."""
+    """What a path names: the entry at *position* of layer *layer*, or IMPLIED_DIRECTORY of layer -1."""
 
     entry: Entry
     layer: int
@@ -117,8 +125,8 @@ def states(changesets: Iterable[Changeset], paths: Sequence[bytes]) -> Iterator[
     Raises: as `resolve`.
     """
     union = _Union(below_is_unknown=False)
-    for layer, changeset in enumerate(changesets):
-        union.add(changeset, layer)
+    for changeset in changesets:
+        union.add(changeset)
         yield [union.named(path) for path in paths]
 
 
@@ -127,24 +135,42 @@ class _Union:
 
     def __init__(self, *, below_is_unknown: bool) -> None:
         self._below_is_unknown = below_is_unknown
-        self.root = _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
+        self.root = _Directory(_IMPLIED_PLACE)
+        self.shared: set[int] = set()
+        """Places that hard links lead to."""
+        self._layers: list[Sequence[Entry]] = []
+        self._own = [IMPLIED_DIRECTORY]
+        self._substitutes: dict[int, Entry] = {}
+        self._link_targets: list[Counter[bytes]] = []
+        self.places = Places(self._layers, self._own, self._substitutes, self._link_targets)
+        self._symlinks: dict[int, bytes] = {}
+        """The target of each symlink, by place."""
         self._steps_left = _MAX_SYMLINK_STEPS
         self._entries = 0
         self._implied = 0
-        self._folders: dict[bytes, dict[bytes, _Node]] = {}
-        """Children of folders found before, by path as written; good until something on a way to one is replaced."""
+        self._folders: dict[bytes, _Directory] = {}
+        """Folders found before, by path as written; good until something on a way to one is replaced."""
 
-    def add(self, changeset: Changeset, layer: int) -> None:
-        """Apply *changeset*, which is layer *layer*."""
+    def add(self, changeset: Changeset) -> None:
+        """Apply *changeset*, the next layer."""
         self._folders.clear()
+        self._layers.append(changeset.entries)
+        self._link_targets.append(Counter())
+        first = len(self._layers) << LAYER_SHIFT
         self._entries += len(changeset.entries)
         if self._entries > MAX_ENTRIES:
             raise InvalidLayer(
                 f"expected at most {MAX_ENTRIES} entries in all layers of an image; build it again with fewer files"
             )
         hidden_targets = self._hide(changeset)
-        for position, entry in enumerate(changeset.entries):
-            self._apply(entry, layer, position, hidden_targets)
+        for place, entry in enumerate(changeset.entries, first):
+            self._apply(entry, place, hidden_targets)
+
+    def add_markers(self, markers: Sequence[Entry]) -> None:
+        """Apply *markers*, which belong to no layer."""
+        for place, entry in enumerate(markers, len(self._own)):
+            self._apply(entry, place, {})
+        self._own.extend(markers)
 
     def named(self, path: bytes) -> Named | None:
         """Return what *path* names, None where that is nothing or its parents lead round in a loop."""
@@ -152,7 +178,11 @@ class _Union:
             node = self._find(path, path) if path else self.root
         except _SymlinkLoop:
             return None
-        return None if node is None else Named(node.entry, node.layer, node.position)
+        if node is None:
+            return None
+        place = node.place if isinstance(node, _Directory) else node
+        layer = (place >> LAYER_SHIFT) - 1
+        return Named(self.places.entry(place), layer, place & POSITION_MASK if layer >= 0 else 0)
 
     def _hide(self, changeset: Changeset) -> dict[bytes, _Node]:
         """Take away what the layer's markers hide.
@@ -165,82 +195,95 @@ class _Union:
         targets = {link.target: self._find(link.target, link.path) for link in links}
         # All places are found before the first is changed: a marker behind a symlink must not depend on whether
         # another marker took that symlink away.
-        doomed: list[tuple[dict[bytes, _Node], bytes]] = []
+        doomed: list[tuple[_Directory, bytes]] = []
         for path in changeset.whiteouts:
             folder, _, name = path.rpartition(b"/")
             parent = self._directory_at(folder)
             if parent is not None:
                 doomed.append((parent, name))
-        emptied = [children for path in changeset.opaques if (children := self._directory_at(path)) is not None]
-        for children, name in doomed:
-            children.pop(name, None)
-        for children in emptied:
-            children.clear()
+        emptied = [found for path in changeset.opaques if (found := self._directory_at(path)) is not None]
+        for parent, name in doomed:
+            parent.children.pop(name, None)
+        for directory in emptied:
+            directory.children.clear()
         return {
             link.target: node
             for link in links
             if (node := targets[link.target]) is not None and self._find(link.target, link.path) is None
         }
 
-    def _apply(self, entry: Entry, layer: int, position: int, hidden_targets: dict[bytes, _Node]) -> None:
-        """Put the entry at *position* of layer *layer* where it belongs."""
+    def _apply(self, entry: Entry, place: int, hidden_targets: dict[bytes, _Node]) -> None:
+        """Put *entry*, which is at *place*, where it belongs."""
         folder, _, name = entry.path.rpartition(b"/")
         if not name:
-            self.root.entry, self.root.layer, self.root.position = entry, layer, position
+            self.root.place = place
             return
-        siblings = self._folders.get(folder)
-        if siblings is None:
-            siblings = self._folders[folder] = self._make_parents(folder, entry)
+        parent = self._folders.get(folder)
+        if parent is None:
+            parent = self._folders[folder] = self._make_parents(folder, entry)
+        siblings = parent.children
         existing = siblings.get(name)
+        kind = stat.S_IFMT(entry.mode)
+        node: _Node = place
         if entry.is_hardlink:
-            target = self._find(entry.target, entry.path) or hidden_targets.get(entry.target)
-            if target is None and self._below_is_unknown:
-                symlink = replace(entry, mode=stat.S_IFLNK | 0o777, target=b"/" + entry.target, is_hardlink=False)
-                target = _Node(symlink, layer, position)
-            if target is None:
-                reason = f"hard link to '{printable(entry.target)}', which does not exist"
-                raise InvalidLayer(reason, entry=entry.path)
-            if target.children is not None:
-                reason = f"hard link to '{printable(entry.target)}', which is a directory"
-                raise InvalidLayer(reason, entry=entry.path)
-            if entry.target == entry.path:
-                raise InvalidLayer("hard link to itself", entry=entry.path)
-            if existing is not None:
-                self._folders.clear()
-            siblings[name] = target
-        elif existing is not None and existing.children is not None and stat.S_ISDIR(entry.mode):
-            existing.entry, existing.layer, existing.position = entry, layer, position
-        else:
-            if existing is not None:
-                self._folders.clear()
-            siblings[name] = _Node(entry, layer, position)
+            node = self._link_target(entry, place, hidden_targets)
+        elif kind == stat.S_IFDIR:
+            if isinstance(existing, _Directory):
+                existing.place = place
+                return
+            node = _Directory(place)
+        elif kind == stat.S_IFLNK:
+            self._symlinks[place] = entry.target
+        if existing is not None:
+            self._folders.clear()
+        siblings[name] = node
 
-    def _directory_at(self, path: bytes) -> dict[bytes, _Node] | None:
-        """Return the children of the directory that *path* leads to, symlinks followed; None where there is none."""
+    def _link_target(self, entry: Entry, place: int, hidden_targets: dict[bytes, _Node]) -> int:
+        """Return the place of what the hard link *entry*, which is at *place*, becomes a name of."""
+        self._link_targets[-1][entry.target] += 1
+        target = self._find(entry.target, entry.path)
+        if target is None:
+            target = hidden_targets.get(entry.target)
+        if target is None and self._below_is_unknown:
+            symlink = entry._replace(mode=stat.S_IFLNK | 0o777, target=b"/" + entry.target, is_hardlink=False)
+            self._substitutes[place] = symlink
+            self._symlinks[place] = symlink.target
+            target = place
+        if target is None:
+            reason = f"hard link to '{printable(entry.target)}', which does not exist"
+            raise InvalidLayer(reason, entry=entry.path)
+        if isinstance(target, _Directory):
+            reason = f"hard link to '{printable(entry.target)}', which is a directory"
+            raise InvalidLayer(reason, entry=entry.path)
+        if entry.target == entry.path:
+            raise InvalidLayer("hard link to itself", entry=entry.path)
+        self.shared.add(target)
+        return target
+
+    def _directory_at(self, path: bytes) -> _Directory | None:
+        """Return the directory that *path* leads to, symlinks followed; None where there is none."""
         try:
             found = self._walk(path, path)
         except _SymlinkLoop:
             return None  # a loop below hides nothing
         node = found[-1][1] if found else self.root
-        return node.children if node is not None else None
+        return node if isinstance(node, _Directory) else None
 
-    def _make_parents(self, folder: bytes, entry: Entry) -> dict[bytes, _Node]:
-        """Return the children of *folder*, which is made a directory with all its parents where it is none."""
-        assert self.root.children is not None
-        children = self.root.children
+    def _make_parents(self, folder: bytes, entry: Entry) -> _Directory:
+        """Return *folder*, which is made a directory with all its parents where it is none."""
+        parent = self.root
         way = self._walk(folder, entry.path)
         self._check_size(way, entry)
         for name, _ in way:
-            node = children.get(name)
-            if node is None or node.children is None:
+            node = parent.children.get(name)
+            if not isinstance(node, _Directory):
                 if node is not None:
                     self._folders.clear()
-                node = children[name] = self._implied_directory(entry)
-            assert node.children is not None
-            children = node.children
-        return children
+                node = parent.children[name] = self._implied_directory(entry)
+            parent = node
+        return parent
 
-    def _check_size(self, way: Sequence[tuple[bytes, _Node | None]], entry: Entry) -> None:
+    def _check_size(self, way: Sequence[tuple[bytes, "_Node | None"]], entry: Entry) -> None:
         """Raise InvalidLayer if symlinks made the *way* to *entry* longer than any path in a layer may be."""
         if len(way) > MAX_PATH_DEPTH or sum(len(name) + 1 for name, _ in way) > MAX_PATH_BYTES:
             raise InvalidLayer(
@@ -249,7 +292,7 @@ class _Union:
                 entry=entry.path,
             )
 
-    def _implied_directory(self, entry: Entry) -> _Node:
+    def _implied_directory(self, entry: Entry) -> _Directory:
         """Return a new directory that no layer mentions, for *entry* to be in."""
         self._implied += 1
         limit = FREE_IMPLIED_DIRECTORIES + self._entries
@@ -259,7 +302,7 @@ class _Union:
                 " each entry); build the image again from archives that list their directories",
                 entry=entry.path,
             )
-        return _Node(IMPLIED_DIRECTORY, IMPLIED_LAYER, 0)
+        return _Directory(_IMPLIED_PLACE)
 
     def _find(self, path: bytes, named: bytes) -> _Node | None:
         """Return what *path* names, its parents' symlinks followed but not its own; None where there is nothing.
@@ -269,9 +312,7 @@ class _Union:
         folder, _, name = path.rpartition(b"/")
         found = self._walk(folder, named)
         parent = found[-1][1] if found else self.root
-        if parent is None or parent.children is None:
-            return None
-        return parent.children.get(name)
+        return parent.children.get(name) if isinstance(parent, _Directory) else None
 
     def _walk(self, path: bytes, named: bytes) -> list[tuple[bytes, _Node | None]]:
         """Return the way from the root to where *path* leads, symlinks followed inside the root.
@@ -293,14 +334,14 @@ class _Union:
                     way.pop()
                 continue
             parent = way[-1][1] if way else self.root
-            node = parent.children.get(name) if parent is not None and parent.children is not None else None
-            if node is None or not stat.S_ISLNK(node.entry.mode):
+            node = parent.children.get(name) if isinstance(parent, _Directory) else None
+            target = self._symlinks.get(node) if isinstance(node, int) else None
+            if target is None:
                 way.append((name, node))
                 continue
             links += 1
             if links > _MAX_SYMLINKS:
                 raise _SymlinkLoop("too many levels of symbolic links", entry=named)
-            target = node.entry.target
             if target.startswith(b"/"):
                 way.clear()
             steps = target.split(b"/")
@@ -311,40 +352,46 @@ class _Union:
         return way
 
 
-def _freeze(root: _Node) -> Tree:
-    """Number the nodes depth first in name order and count their names."""
-    numbers: dict[_Node, InodeNumber] = {root: ROOT_INODE}
-    order: list[_Node] = [root]
-    links: list[int] = [2]
-    directories: dict[InodeNumber, tuple[Dirent, ...]] = {}
+def _freeze(union: _Union) -> Tree:
+    """Number the nodes depth first in name order and count their names; takes *union* apart."""
+    places = array("q", [union.root.place])
+    links = array("I", [2])
+    shared = union.shared
+    numbers: dict[int, int] = {}  # of shared places
+    directories: dict[InodeNumber, Names] = {}
 
-    def numbered(directory: _Node) -> Iterator[_Node]:
+    def numbered(directory: _Directory, own: int) -> Iterator[tuple[_Directory, int]]:
         """Give every child its number as it is met, and yield the directories among them for descending."""
-        assert directory.children is not None
-        dirents = []
-        for name, node in sorted(directory.children.items()):
-            number = numbers.get(node)
-            if number is None:
-                number = numbers[node] = InodeNumber(len(order) + 1)
-                order.append(node)
-                links.append(0)
-            if node.children is None:
-                links[number - 1] += 1
+        children = sorted(directory.children.items(), key=_NAME)
+        directory.children = {}
+        found = array("I")
+        for _, node in children:
+            if isinstance(node, int):
+                number = numbers.get(node) if node in shared else None
+                if number is None:
+                    places.append(node)
+                    links.append(1)
+                    number = len(places)
+                    if node in shared:
+                        numbers[node] = number
+                else:
+                    links[number - 1] += 1
+                found.append(number)
             else:
-                links[number - 1] = 2
-                links[numbers[directory] - 1] += 1
-            dirents.append(Dirent(name, number))
-            if node.children is not None:
-                yield node
-        directories[numbers[directory]] = tuple(dirents)
+                places.append(node.place)
+                links.append(2)
+                links[own - 1] += 1
+                number = len(places)
+                found.append(number)
+                yield node, number
+        directories[InodeNumber(own)] = Names(tuple(map(_NAME, children)), found)
 
     # An explicit stack: a layer may nest directories deeper than Python likes to recurse.
-    stack = [numbered(root)]
+    stack = [numbered(union.root, ROOT_INODE)]
     while stack:
-        directory = next(stack[-1], None)
-        if directory is None:
+        child = next(stack[-1], None)
+        if child is None:
             stack.pop()
         else:
-            stack.append(numbered(directory))
-    inodes = [Inode(node.entry, node.layer, node.position, nlink) for node, nlink in zip(order, links, strict=True)]
-    return Tree(inodes, directories)
+            stack.append(numbered(*child))
+    return Tree(union.places, places, links, directories)

@@ -59,7 +59,7 @@ class Stack:
         """
         changesets = [stored_changeset(store, diff_id, mend=mend) for diff_id in self.diff_ids]
         tree = tree_alone(changesets[0]) if self.alone else resolve(changesets)
-        return encode(tree, changesets, self.diff_ids, stack=str(self), key=number_key(store))
+        return encode(tree, self.diff_ids, stack=str(self), key=number_key(store))
 
     def keep(self, store: Store) -> None:
         """Compute the tree and keep it in *store*, in place of one that may be there; not for a layer by itself.

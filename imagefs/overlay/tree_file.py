@@ -30,7 +30,6 @@ cuts would kill the process instead of failing a read.
 """
 
 import hashlib
-import stat
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ from struct import Struct
 from zlib import crc32
 
 from imagefs.errors import TreeDamaged
-from imagefs.layer.changeset import Changeset, link_counts
 from imagefs.layer.index import INDEX_VERSION, ReadAt
 from imagefs.oci.digest import DiffId
 from imagefs.overlay.attributes import (
@@ -47,17 +45,14 @@ from imagefs.overlay.attributes import (
     FINGERPRINT_BYTES,
     Attributes,
     NumberKey,
-    attributes,
-    directory_digest,
-    leaf_digest,
 )
 from imagefs.overlay.listing import PAGE_RECORDS, Listing, Page, packed_page, paged
-from imagefs.overlay.record import ATTRIBUTES, packed, record, unattributed, unpacked
-from imagefs.overlay.tree import ROOT_INODE, Inode, InodeNumber, Tree
+from imagefs.overlay.numbering import Numbering
+from imagefs.overlay.record import ATTRIBUTES, unpacked
+from imagefs.overlay.tree import Tree
 
 TREE_VERSION = 5
 """To be counted up when this layout changes, and when `resolve` decides anything differently."""
-ROOT_INDEX = 1
 
 _MAGIC = b"imagefsT"
 _STACK_BYTES = 32
@@ -96,30 +91,28 @@ class Row:
 _NO_ROW = Row(Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0), None, 0, 0, 0, 0, 0, 0, b"")
 
 
-def encode(
-    tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId], *, stack: str, key: NumberKey
-) -> Iterator[bytes]:
-    """Yield the bytes of the file of *tree*, the union of *changesets*, whose layers are called *diff_ids*.
+def encode(tree: Tree, diff_ids: Sequence[DiffId], *, stack: str, key: NumberKey) -> Iterator[bytes]:
+    """Yield the bytes of the file of *tree*, whose layers are called *diff_ids*.
 
     *stack* names the file; only a reader that expects this name accepts it.  *key* makes the inode numbers.  Equal
     arguments give equal bytes.
     """
-    numbered = _Numbered(tree, changesets, diff_ids, key)
+    numbering = Numbering(tree, diff_ids, key)
     rows: list[bytes] = []
     at = 0
-    for number, parent in numbered.own:
-        inode = tree.inode(number)
-        records = numbered.records(number) if stat.S_ISDIR(inode.entry.mode) else []
+    for number, parent in numbering.own:
+        records = numbering.records(number) if tree.is_directory(number) else []
         listing, crc = _packed_listing(records) if records else (b"", 0)
-        row = numbered.made(number) + _ROW.pack(
-            _NO_LAYER if inode.layer < 0 else inode.layer,
-            inode.position,
+        layer, position = tree.place(number)
+        row = numbering.packed(number) + _ROW.pack(
+            _NO_LAYER if layer < 0 else layer,
+            position,
             parent,
             at,
             len(listing),
             len(records),
             crc,
-            numbered.digest(number),
+            numbering.digest(number),
             0,
         )
         rows.append(row[:-4] + crc32(row[:-4]).to_bytes(4, "little"))
@@ -166,100 +159,6 @@ def _check_version(raw: bytes) -> None:
         raise TreeDamaged(
             f"it has version {version}.{index_version}, not {TREE_VERSION}.{INDEX_VERSION}", is_outdated=True
         )
-
-
-def climbs(target: bytes) -> bool:
-    """Return whether the symlink text *target* is absolute or has "..", so that it may lead out of the tree."""
-    return target.startswith(b"/") or b".." in target.split(b"/")
-
-
-class _Numbered:
-    """The inodes of a tree with their lasting numbers, owners and indexes."""
-
-    def __init__(self, tree: Tree, changesets: Sequence[Changeset], diff_ids: Sequence[DiffId], key: NumberKey) -> None:
-        self._tree = tree
-        self._key = key
-        self._parents = {ROOT_INODE: ROOT_INODE}
-        self._nodes: dict[int, int] = {}
-        self._climbing: dict[tuple[int, bytes], int] = {}
-        """Nodes of names, by directory."""
-        self._inos: dict[int, int] = {}
-        self.own: list[tuple[InodeNumber, int]] = []
-        """The inodes that belong to the tree, and in which directory they are (see `Row`), by index less 1."""
-        self._taken: set[int] = set()
-        self._digests: dict[int, bytes] = {}
-        links = [link_counts(changeset.entries) for changeset in changesets]
-        paths: dict[InodeNumber, bytes] = {ROOT_INODE: b""}
-        for number in map(InodeNumber, range(1, len(tree) + 1)):
-            inode = tree.inode(number)
-            if stat.S_ISDIR(inode.entry.mode):
-                self._nodes[number] = self._add(number, self._nodes.get(self._parents[number], ROOT_INDEX))
-                path = paths[number]
-                for dirent in tree.dirents(number):
-                    entry = tree.inode(dirent.inode).entry
-                    if stat.S_ISDIR(entry.mode):
-                        paths[dirent.inode] = path + b"/" + dirent.name if path else dirent.name
-                        self._parents[dirent.inode] = number
-                    elif stat.S_ISLNK(entry.mode) and climbs(entry.target):
-                        self._climbing[number, dirent.name] = self._add(dirent.inode, self._nodes[number])
-                continue
-            entry, position = inode.entry, inode.position
-            layer = diff_ids[max(inode.layer, 0)]  # below 0 are markers only, which are the same wherever they are
-            self._digests[number] = leaf_digest(entry, layer=layer, position=position)
-            attempt = self._number(number)
-            if stat.S_ISLNK(entry.mode) and climbs(entry.target):
-                continue
-            if attempt or inode.layer < 0 or inode.nlink != links[inode.layer][position]:
-                self._nodes[number] = self._add(number, 0)
-            else:
-                self._nodes[number] = (inode.layer + 1) << _OWNER_SHIFT | position
-        # Children have higher numbers than their directory, so backwards they all have their digests already.
-        for number in sorted(paths, reverse=True):
-            children = [(dirent.name, self._digests[dirent.inode]) for dirent in tree.dirents(number)]
-            self._digests[number] = directory_digest(tree.inode(number).entry, paths[number], children)
-            self._number(number)
-
-    def _number(self, number: InodeNumber) -> int:
-        """Give inode *number* its lasting number, and return how often that had to be another than the first."""
-        attempt = 0
-        while (ino := self._key.number(self._digests[number], attempt)) in self._taken:
-            attempt += 1
-        self._taken.add(ino)
-        self._inos[number] = ino
-        return attempt
-
-    def digest(self, number: InodeNumber) -> bytes:
-        """Return the digest of inode *number*."""
-        return self._digests[number]
-
-    def _add(self, number: InodeNumber, parent: int) -> int:
-        self.own.append((number, parent))
-        return len(self.own)
-
-    def made(self, number: InodeNumber) -> bytes:
-        """Return the packed attributes of inode *number*."""
-        inode: Inode = self._tree.inode(number)
-        return packed(attributes(inode.entry, ino=self._inos[number], nlink=inode.nlink))
-
-    def records(self, directory: InodeNumber) -> list[bytes]:
-        """Return the records of *directory*."""
-        records = [
-            unattributed(b".", self._inos[directory], stat.S_IFDIR, cookie=1),
-            unattributed(b"..", self._inos[self._parents[directory]], stat.S_IFDIR, cookie=2),
-        ]
-        for cookie, dirent in enumerate(self._tree.dirents(directory), 3):
-            number = dirent.inode
-            records.append(
-                record(
-                    dirent.name,
-                    self._climbing.get((directory, dirent.name)) or self._nodes[number],
-                    self.made(number),
-                    cookie=cookie,
-                    ino=self._inos[number],
-                    mode=self._tree.inode(number).entry.mode,
-                )
-            )
-        return records
 
 
 class TreeFile:

@@ -225,12 +225,14 @@ class LayerIngest:
         """Append all of *data* to the tar."""
         self._tar.write(data)
 
-    def keep_index(self, diff_id: DiffId, index: bytes) -> None:
-        """Put *index* where that of *diff_id*, which the caller has verified, belongs, in place of any that is there.
+    def keep_index(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:
+        """Put the index that *pieces* make where that of *diff_id*, which the caller has verified, belongs.
+
+        One that is there is replaced.
 
         What reads only the index need not wait until the tar is durable; one that was left there may be damaged.
         """
-        self._content.replace_index(diff_id, index)
+        self._content.replace_index(diff_id, pieces)
 
     def commit(self, diff_id: DiffId, index: bytes | None = None) -> None:
         """Make the layer durable under *diff_id*, which the caller has verified, with *index*, if not kept before.
@@ -238,7 +240,7 @@ class LayerIngest:
         If another writer committed the same layer first, that one stays: both hold the same bytes.
         """
         if index is not None:
-            self.keep_index(diff_id, index)
+            self.keep_index(diff_id, [index])
         self._tar.commit(self._content.layer_path(diff_id))
 
 
@@ -303,9 +305,9 @@ class Content:
         except (FileNotFoundError, IsADirectoryError):
             return b""
 
-    def replace_index(self, diff_id: DiffId, index: bytes) -> None:
-        """Put *index*, rebuilt from the tar, in place of a missing, damaged or older one."""
-        self._replace(self.index_path(diff_id), [index])
+    def replace_index(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:
+        """Put the index that *pieces* make in place of a missing, damaged or older one."""
+        self._replace(self.index_path(diff_id), pieces)
 
     def tree_path(self, chain_id: ChainId) -> Path:
         return self._root / "trees" / chain_id.algorithm / f"{chain_id.hex}.tree"

@@ -229,10 +229,10 @@ class Store:
         """Return how many bytes of a compressed layer *blob* are there from downloads that were not finished."""
         return self._partials.size(blob)
 
-    def replace_layer_index(self, diff_id: DiffId, index: bytes) -> None:
-        """Keep *index*, rebuilt from the layer's tar, beside it; does nothing in a store opened for reading."""
+    def replace_layer_index(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:
+        """Keep the index that *pieces* make, rebuilt from the layer's tar; does nothing in a read-only store."""
         if not self.read_only:
-            self._content.replace_index(diff_id, index)
+            self._content.replace_index(diff_id, pieces)
 
     def replace_tree(self, chain_id: ChainId, pieces: Iterable[bytes]) -> None:
         """Keep the tree that *pieces* make for the stack *chain_id*; not for a store opened for reading.

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from imagefs.errors import ContentError, DigestMismatch, InvalidLayer
 from imagefs.layer.compression import decompressor
-from imagefs.layer.index import encode
+from imagefs.layer.index import IndexWriter
 from imagefs.layer.scan_process import ScanProcess
 from imagefs.layer.tar import Scanner
 from imagefs.oci.digest import DiffId, Digest
@@ -98,14 +98,15 @@ class _Scan(Protocol):
 
     def made(self, piece: bytes) -> None: ...
     def written(self, piece: bytes) -> None: ...
-    def finish(self) -> bytes: ...
+    def finish(self) -> Iterator[bytes]: ...
 
 
 class _Here:
     """The scan in a thread of this process."""
 
-    def __init__(self, scanner: Scanner, scanning: Behind, diff_id: DiffId) -> None:
+    def __init__(self, scanner: Scanner, writer: IndexWriter, scanning: Behind, diff_id: DiffId) -> None:
         self._scanner = scanner
+        self._writer = writer
         self._diff_id = diff_id
         self._scanning = scanning
         self.made = scanning.put
@@ -113,9 +114,9 @@ class _Here:
     def written(self, piece: bytes) -> None:
         pass
 
-    def finish(self) -> bytes:
+    def finish(self) -> Iterator[bytes]:
         self._scanning.finish()
-        return encode(self._scanner.finish(), self._diff_id)
+        return self._writer.pieces(self._scanner.finish(), self._diff_id)
 
 
 class _Elsewhere:
@@ -142,9 +143,10 @@ def _scanning(layer: LayerIngest, diff_id: DiffId, *, elsewhere: bool) -> Iterat
         with process:
             yield _Elsewhere(process)
     else:
-        scanner = Scanner()
+        writer = IndexWriter()
+        scanner = Scanner(writer)
         with Behind(scanner.feed) as scanning:
-            yield _Here(scanner, scanning, diff_id)
+            yield _Here(scanner, writer, scanning, diff_id)
 
 
 def _counted(chunks: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:

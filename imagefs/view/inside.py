@@ -19,8 +19,9 @@ from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.attributes import Attributes, attributes, leaf_digest
 from imagefs.overlay.listing import Listing, Page
+from imagefs.overlay.numbering import ROOT_INDEX, climbs
 from imagefs.overlay.stored import Stack, number_key
-from imagefs.overlay.tree_file import ROOT_INDEX, Row, TreeFile, climbs
+from imagefs.overlay.tree_file import Row, TreeFile
 from imagefs.store.store import Store
 from imagefs.view import provenance
 from imagefs.view.attributes import SLOT_SHIFT, NodeId

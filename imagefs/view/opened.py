@@ -28,11 +28,10 @@ from imagefs.errors import (
     TreeDamaged,
     describe,
 )
-from imagefs.layer import index
 from imagefs.layer.changeset import Entry
 from imagefs.layer.extents import Extents
 from imagefs.layer.index import IndexFile
-from imagefs.layer.indexed import stored_changeset
+from imagefs.layer.indexed import scanned_index, stored_changeset
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay.stored import Stack
 from imagefs.overlay.tree_file import TreeFile
@@ -275,9 +274,11 @@ class OpenedImages:
         _, path = self.layer_paths(diff_id)
         with self._making:
             self._files.drop(path)
-            changeset = stored_changeset(self._store, diff_id)
-            read_only = self._store.read_only
-            file = self._files.put(path, [index.encode(changeset, diff_id)]) if read_only else self._files.get(path)
+            if self._store.read_only:
+                file = self._files.put(path, scanned_index(self._store, diff_id))
+            else:
+                stored_changeset(self._store, diff_id)
+                file = self._files.get(path)
             reader = file.reader = IndexFile(file.read, diff_id)
             return reader
 

@@ -16,9 +16,9 @@ from imagefs.layer.changeset import Entry
 from imagefs.oci.digest import DiffId
 from imagefs.overlay.attributes import Attributes
 from imagefs.overlay.listing import Listing
+from imagefs.overlay.numbering import ROOT_INDEX
 from imagefs.overlay.resolve import IMPLIED_DIRECTORY
 from imagefs.overlay.stored import Stack
-from imagefs.overlay.tree_file import ROOT_INDEX
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
 from imagefs.view.opened import OpenedImages, OpenFile

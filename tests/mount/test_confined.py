@@ -103,7 +103,7 @@ def test_the_process_that_scans_has_no_privileges(tmp_path: Path) -> None:
         effective = {name: mask for name, mask in capabilities(pid).items() if os.geteuid() == 0 or name != "CapBnd"}
         assert {*effective.values()} == {0}
         process.grown(len(data) - 512)
-        assert process.finish()
+        assert b"".join(process.finish())
 
 
 # ---- what is left to a confined process ----

@@ -29,7 +29,7 @@ def fed(path: Path, data: bytes, process: ScanProcess) -> bytes:
     with path.open("ab", buffering=0) as file:
         for at in range(0, len(data), 100_000):
             process.grown(file.write(data[at : at + 100_000]))
-    return process.finish()
+    return b"".join(process.finish())
 
 
 def pid_of(process: ScanProcess) -> int:
@@ -63,7 +63,7 @@ def test_a_process_that_was_killed_is_replaced_by_a_scan_here(growing: Path, fed
                 process._process.wait()  # so that the pipe is broken when the next piece is told of
             if piece:
                 process.grown(file.write(piece))
-        assert process.finish() == encode(scan([LAYER]), ID)
+        assert b"".join(process.finish()) == encode(scan([LAYER]), ID)
 
 
 def test_what_is_refused_is_refused_also_after_the_process_was_killed(growing: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_hard_link_is_a_second_name_across_layers() -> None:
     tree = union(layer(file("a", b"12345", mode=0o640)), layer(link("b", "a")))
     found = at(tree, "b")
     assert found is not None
-    assert found is at(tree, "a")
+    assert found == at(tree, "a")
     assert (found.nlink, found.layer, stat.S_IMODE(found.entry.mode)) == (2, 0, 0o640)
 
 

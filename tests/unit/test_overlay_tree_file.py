@@ -1,6 +1,5 @@
 """The tree file: what is written is read back, small pieces at a time, and nothing else is ever served."""
 
-import dataclasses
 import os
 import stat
 import struct
@@ -14,10 +13,11 @@ from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay import attributes as identity
 from imagefs.overlay.attributes import Attributes, NumberKey
 from imagefs.overlay.listing import Listing
+from imagefs.overlay.numbering import ROOT_INDEX
 from imagefs.overlay.record import ENTRY, FOREVER_S, packed, unpacked
 from imagefs.overlay.resolve import resolve
 from imagefs.overlay.tree import ROOT_INODE, InodeNumber, Tree
-from imagefs.overlay.tree_file import ROOT_INDEX, TREE_VERSION, TreeFile, encode
+from imagefs.overlay.tree_file import TREE_VERSION, TreeFile, encode
 from tests.support.layers import block, dir_, fifo, file, layer, link, sparse, symlink, whiteout
 
 LOWER = layer(
@@ -44,7 +44,8 @@ def stacked(*layers: bytes) -> tuple[Tree, list[Changeset], list[DiffId]]:
 
 
 def encoded(*layers: bytes, key: NumberKey = KEY) -> bytes:
-    return b"".join(encode(*stacked(*layers), stack=STACK, key=key))
+    tree, _, diff_ids = stacked(*layers)
+    return b"".join(encode(tree, diff_ids, stack=STACK, key=key))
 
 
 def reader(raw: bytes, *, stack: str = STACK, key: NumberKey | None = KEY) -> TreeFile:
@@ -87,8 +88,8 @@ def by_tree(tree: Tree) -> dict[bytes, tuple[int, int, int, int]]:
 
 
 def test_every_path_has_what_the_union_says() -> None:
-    tree, changesets, diff_ids = stacked(LOWER, UPPER)
-    found = shown(b"".join(encode(tree, changesets, diff_ids, stack=STACK, key=KEY)))
+    tree, _, diff_ids = stacked(LOWER, UPPER)
+    found = shown(b"".join(encode(tree, diff_ids, stack=STACK, key=KEY)))
     assert {path: (a.mode, a.nlink, a.mtime_ns, a.uid) for path, (a, _) in found.items()} == by_tree(tree)
     assert found[b"hole"][0].size == 1 << 40
     assert found[b"b"][0].rdev == os.makedev(259, 70_000)
@@ -232,7 +233,7 @@ def test_no_number_is_given_twice_among_a_million_entries() -> None:
     layer_id = DiffId(Digest.of(b"layer"))
     found = set()
     for number in range(1_000_000):
-        one = dataclasses.replace(entry, path=b"folder%d/%d" % (number % 997, number), mtime_ns=number % 3)
+        one = entry._replace(path=b"folder%d/%d" % (number % 997, number), mtime_ns=number % 3)
         found.add(KEY.number(identity.leaf_digest(one, layer=layer_id, position=number)))
     assert len(found) == 1_000_000
     assert min(found) >= identity.RESERVED_NUMBERS

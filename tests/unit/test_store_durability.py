@@ -178,7 +178,7 @@ def test_what_is_made_again_is_durable_before_it_takes_the_place_of_the_old(tmp_
         image = add_image(store, [BASE], "app:1")
         store_tree(store, image.diff_ids)
         recorder.events.clear()
-        store.replace_layer_index(image.diff_ids[0], store.layer_index(image.diff_ids[0]))
+        store.replace_layer_index(image.diff_ids[0], [store.layer_index(image.diff_ids[0])])
         store.tree_path(image.diff_ids[0]).unlink()  # type: ignore[arg-type]  # one layer: the chain is its name
         store_tree(store, image.diff_ids)
     rebuild_catalog(tmp_path / "store")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagefs.overlay.tree_file import climbs
+from imagefs.overlay.numbering import climbs
 from imagefs.view.symlinks import Seen, rewritten
 
 # Directory indexes; names lead to directories (a number) or are symlinks (bytes).
