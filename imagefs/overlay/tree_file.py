@@ -47,7 +47,7 @@ from imagefs.overlay.attributes import (
     NumberKey,
 )
 from imagefs.overlay.listing import PAGE_RECORDS, Listing, Page, packed_page, paged
-from imagefs.overlay.numbering import Numbering
+from imagefs.overlay.numbering import ROOT_INDEX, Numbering
 from imagefs.overlay.record import ATTRIBUTES, unpacked
 from imagefs.overlay.tree import Tree
 
@@ -195,6 +195,13 @@ class TreeFile:
     def digest(self, index: int) -> bytes:
         """Return the digest in row *index*."""
         return self._raw_row(index)[-DIGEST_BYTES - 4 : -4]
+
+    def way(self, row: Row) -> list[int]:
+        """Return the indexes of the directories that *row* is in, from the root down."""
+        way = [row.parent]
+        while way[-1] != ROOT_INDEX:
+            way.append(self.row(way[-1]).parent)
+        return way[::-1]
 
     def _raw_row(self, index: int) -> bytes:
         raw = self._read(_ROW_BYTES, self._rows_at + (index - 1) * _ROW_BYTES) if 0 < index <= self.rows else b""

@@ -254,7 +254,7 @@ class Inside:
                 return Seen(target=self._text(binding, self._in_tree(binding, lambda tree: tree.row(index))))
             return Seen(target=self._entry(binding.stack.diff_ids[owner - 1], index)[0].target)
 
-        return rewritten(text, self._in_tree(binding, lambda tree: _way(tree, row)), look)
+        return rewritten(text, self._in_tree(binding, lambda tree: tree.way(row)), look)
 
     def _resize_symlinks(self, binding: Binding, slot: int, page: Page, *, first: int) -> None:
         for number in range(first, len(page)):
@@ -408,11 +408,3 @@ def absent_xattr(name: bytes) -> OSError:
 
 def _split(node: NodeId) -> tuple[int, int]:
     return node >> SLOT_SHIFT, node & _INDEX_MASK
-
-
-def _way(tree: TreeFile, row: Row) -> list[int]:
-    """Return the indexes of the directories that *row* is in, from the root down."""
-    way = [row.parent]
-    while way[-1] != ROOT_INDEX:
-        way.append(tree.row(way[-1]).parent)
-    return way[::-1]
