@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imagefs.view.opened import OpenFile
+    from imagefs.view.open_file import OpenFile
 
 
 class ImageFile(io.RawIOBase):

@@ -6,7 +6,7 @@ Receives two open files; hands on lines of a unified diff.  The only module here
 import difflib
 from collections.abc import Iterator
 
-from imagefs.view.opened import OpenFile
+from imagefs.view.open_file import OpenFile
 
 MAX_TEXT_BYTES = 1024 * 1024
 """Longest file that is compared by lines: difflib takes time in proportion to the product of the two lengths."""

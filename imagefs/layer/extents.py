@@ -70,14 +70,33 @@ class Extents(Sequence[tuple[int, int]]):
         """Return how many runs `touching` yields, in logarithmic time."""
         return len(self._numbers(offset, size))
 
+    def next_data(self, offset: int) -> int | None:
+        """Return the first byte from *offset* on that is in a run, None where no run follows; in logarithmic time."""
+        number = self._next(offset)
+        return max(offset, self[number][0]) if number < len(self) else None
+
+    def next_hole(self, offset: int) -> int:
+        """Return *offset* if it is in no run, else the end of its run, where another may begin; in logarithmic time."""
+        number = self._next(offset)
+        if number == len(self):
+            return offset
+        start, length = self[number]
+        return offset if offset < start else start + length
+
     def _numbers(self, offset: int, size: int) -> range:
+        first = self._next(offset)
+        flat = self._flat
+        last = bisect.bisect_left(range(len(self)), offset + size, lo=first, key=lambda number: flat[2 * number])
+        return range(first, last)
+
+    def _next(self, offset: int) -> int:
+        """Return the number of the first run that ends after *offset*; that of no run where none does."""
         flat = self._flat
         first = bisect.bisect_right(range(len(self)), offset, key=lambda number: flat[2 * number]) - 1
         first = max(first, 0)
         if first < len(self) and flat[2 * first] + flat[2 * first + 1] <= offset:
             first += 1
-        last = bisect.bisect_left(range(len(self)), offset + size, lo=first, key=lambda number: flat[2 * number])
-        return range(first, last)
+        return first
 
     def _stored_ends(self) -> "array.array[int]":
         """Return where in the stored data each run ends."""

@@ -34,7 +34,7 @@ from imagefs.view.attributes import NAMES_VALID_S, ROOT, NodeId
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
-    from imagefs.view.opened import OpenFile
+    from imagefs.view.open_file import OpenFile
 
 ENCODING = "latin-1"
 

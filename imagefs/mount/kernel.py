@@ -36,7 +36,7 @@ from imagefs.view.waiting import Duration, NotReady
 
 if TYPE_CHECKING:
     from imagefs.view.filesystem import Filesystem
-    from imagefs.view.opened import OpenFile
+    from imagefs.view.open_file import OpenFile
 
 _MOST_FILES = 256
 """Files whose places are at hand, for those that are read in several pieces."""
@@ -105,6 +105,7 @@ class Server:
             Opcode.READLINK: self._readlink,
             Opcode.OPEN: self._open,
             Opcode.READ: self._read,
+            Opcode.LSEEK: self._lseek,
             Opcode.RELEASE: _nothing,
             Opcode.OPENDIR: self._opendir,
             Opcode.READDIRPLUS: self._readdirplus,
@@ -242,13 +243,7 @@ class Server:
         offset, size = protocol.reading(raw)
         if offset == 0 and self._walks is not None:
             self._walks.was_read(node)
-        file = self._files.get(node)
-        if file is None:
-            if len(self._files) >= _MOST_FILES:
-                self._files.clear()
-            file = self._filesystem.open(node)
-            if not file.has_big_map:
-                self._files[node] = file
+        file = self._file(node)
         size = min(size, file.size - offset)
         if size <= 0:
             return []
@@ -260,6 +255,21 @@ class Server:
         if file.is_at_hand(offset, size):
             return [file.view(offset, size)]
         raise NotInMemory(unique, file, offset, size, is_brief=True)
+
+    def _lseek(self, _unique: int, node: NodeId, raw: Buffer) -> Sequence[Buffer]:
+        offset, whence = protocol.seeking(raw)
+        return [protocol.place(self._file(node).seek(offset, whence))]
+
+    def _file(self, node: NodeId) -> "OpenFile":
+        """Return the file *node*; files that were read are kept at hand."""
+        file = self._files.get(node)
+        if file is None:
+            if len(self._files) >= _MOST_FILES:
+                self._files.clear()
+            file = self._filesystem.open(node)
+            if not file.has_big_map:
+                self._files[node] = file
+        return file
 
 
 def failed(unique: int, error: Exception, what: str) -> Sequence[Buffer]:

@@ -47,6 +47,7 @@ class Opcode(IntEnum):
     DESTROY = 38
     BATCH_FORGET = 42
     READDIRPLUS = 44
+    LSEEK = 46
 
 
 UNANSWERED = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})
@@ -95,6 +96,8 @@ _SIZE_OUT = struct.Struct("<II")
 _GETXATTR_IN = struct.Struct("<II")
 _READ_IN = struct.Struct("<QQI")
 _OPEN_IN = struct.Struct("<I")
+_LSEEK_IN = struct.Struct("<QQI")
+_LSEEK_OUT = struct.Struct("<Q")
 _INVALIDATE_INODE = struct.Struct("<Qqq")
 _INVALIDATE_ENTRY = struct.Struct("<QII")
 _STORE = struct.Struct("<QQII")
@@ -122,6 +125,17 @@ def reading(raw: Buffer) -> tuple[int, int]:
     """Return (offset, size) of the READ or READDIRPLUS *raw*."""
     _, offset, size = _READ_IN.unpack_from(raw, HEADER.size)
     return offset, size
+
+
+def seeking(raw: Buffer) -> tuple[int, int]:
+    """Return (offset, whence) of the LSEEK *raw*."""
+    _, offset, whence = _LSEEK_IN.unpack_from(raw, HEADER.size)
+    return offset, whence
+
+
+def place(offset: int) -> bytes:
+    """Return the answer to an LSEEK that leads to *offset*."""
+    return _LSEEK_OUT.pack(offset)
 
 
 def open_flags(raw: Buffer) -> int:

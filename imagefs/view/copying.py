@@ -111,14 +111,11 @@ class Copy:
         file = self._tree.open(thing)
         copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
-            offset = 0
-            while piece := file.read(offset, _CHUNK_BYTES):
-                if file.is_sparse and not any(piece):
-                    os.lseek(copy, len(piece), os.SEEK_CUR)
-                else:
-                    _write_all(copy, piece)
-                offset += len(piece)
-            os.ftruncate(copy, offset)
+            os.ftruncate(copy, file.size)  # first, for a disk may hold no file of that size
+            for begin, end in file.regions():
+                os.lseek(copy, begin, os.SEEK_SET)
+                for offset in range(begin, end, _CHUNK_BYTES):
+                    _write_all(copy, file.read(offset, min(_CHUNK_BYTES, end - offset)))
             self._set_attributes(path, copy, thing)
         except BaseException:
             remove_own(copy, name, folder)

@@ -29,7 +29,8 @@ from imagefs.view.inside import Inside, absent_xattr
 from imagefs.view.kept import KeptFiles
 from imagefs.view.live_names import LiveNames, walk
 from imagefs.view.namespace import Directory, Document, Found, ImageRoot, LayerRoot, Leaf, Symlink
-from imagefs.view.opened import MakeTree, OpenFile
+from imagefs.view.open_file import OpenFile
+from imagefs.view.opened import MakeTree
 from imagefs.view.presentation import Presentation
 from imagefs.view.removed import Removed
 from imagefs.view.slots import Slots

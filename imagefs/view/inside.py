@@ -27,7 +27,8 @@ from imagefs.view import provenance
 from imagefs.view.attributes import SLOT_SHIFT, NodeId
 from imagefs.view.kept import KeptFiles
 from imagefs.view.namespace import Document
-from imagefs.view.opened import MakeTree, OpenedImages, OpenFile, OpenLayer
+from imagefs.view.open_file import OpenFile
+from imagefs.view.opened import MakeTree, OpenedImages, OpenLayer
 from imagefs.view.presentation import Presentation
 from imagefs.view.removed import DOCUMENT_INDEX, Removed, removed_content, replaced_content
 from imagefs.view.slots import Binding, Owner, Slots

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 
-from imagefs.overlay.tree_file import ROOT_INDEX
+from imagefs.overlay.numbering import ROOT_INDEX
 from imagefs.store.store import Store
 from imagefs.view.attributes import SLOT_SHIFT, NodeId
 from imagefs.view.opened import OpenedImages

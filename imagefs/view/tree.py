@@ -21,7 +21,8 @@ from imagefs.overlay.resolve import IMPLIED_DIRECTORY
 from imagefs.overlay.stored import Stack
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
-from imagefs.view.opened import OpenedImages, OpenFile
+from imagefs.view.open_file import OpenFile
+from imagefs.view.opened import OpenedImages
 
 _AT_LAYER = re.compile(r"(?P<image>.+)@layer:(?P<count>[0-9]{1,6})")
 _MOST_FOLLOWED = 40

@@ -16,7 +16,7 @@ from imagefs.overlay.tree_file import encode
 from imagefs.store.store import Store
 from tests.support.layers import file, member_bytes
 
-COUNT = 20_000
+COUNT = 8_000
 LAYER = DiffId(Digest.of(b"layer"))
 
 

@@ -227,7 +227,7 @@ def test_opening_for_writing_is_refused(fake: FakeFilesystem, server: Server, fl
 def test_what_would_change_something_is_refused_and_what_is_unknown_not_asked_again(server: Server) -> None:
     for opcode in protocol.CHANGING:
         assert ask(server, request(opcode)) == (errno.EROFS, b"")
-    for unknown in (39, 46, 9999):
+    for unknown in (39, 48, 9999):
         assert ask(server, request(unknown)) == (errno.ENOSYS, b"")
 
 
