@@ -126,8 +126,12 @@ def _layer(chance: random.Random, number: int, size: int) -> bytes:
 
 
 def _files(store: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of *store* with their content, which is left out where it is a matter of chance."""
+    """Yield the files of *store* with their content, but not of those that differ between stores.
+
+    These are the catalog, the secret, and trees, whose inode numbers are made with the secret.
+    """
     for path in store.rglob("*"):
         if path.is_file():
-            is_catalog = path.name.startswith("catalog.sqlite")
-            yield str(path.relative_to(store)), b"" if is_catalog else path.read_bytes()
+            name = str(path.relative_to(store))
+            differs = name.startswith(("catalog.sqlite", "secret", "trees/"))
+            yield name, b"" if differs else path.read_bytes()
