@@ -30,17 +30,17 @@ _log = logging.getLogger("imagefs")
 
 
 def open_store(
-    path: str | os.PathLike[str] | None = None, *, create: bool = False, verify: bool = True
+    path: str | os.PathLike[str] | None = None, *, create: bool = False, verify: bool = True, trust: bool = False
 ) -> "ImageStore":
     """Open the store at *path*, which by default is that of the command line; with *create* make it if need be.
 
     The default is $IMAGEFS_STORE, /var/lib/imagefs for root and $XDG_DATA_HOME/imagefs for everybody else.  With
-    *verify*, files are compared with their digests before anything of them is read, each once.  The caller closes the
-    store, best with ``with``.
+    *verify*, files are compared with their digests before anything of them is read, each once.  *trust* also reads a
+    store of another user, or one that other users could have changed.  The caller closes the store, best with ``with``.
 
     Raises: StoreUnusable, also where there is no store and it shall not be made.
     """
-    store = Store.open(Path(path) if path is not None else default_store_path(), create=create)
+    store = Store.open(Path(path) if path is not None else default_store_path(), create=create, trust=trust)
     return ImageStore(OpenedStore(store, verify=verify))
 
 

@@ -30,6 +30,7 @@ from imagefs.overlay.numbering import ROOT_INDEX
 from imagefs.overlay.stored import Stack
 from imagefs.overlay.tree_file import Row, TreeFile
 from imagefs.store.catalog import Image
+from imagefs.store.content import open_file
 from imagefs.store.store import Store, needs
 
 State = Literal["damaged", "missing", "surplus"]
@@ -62,7 +63,7 @@ def verify(
     yield from (Finding("damaged", "catalog", "catalog.sqlite", why) for why in store.catalog_problems())
     if images is None:
         yield from _surplus(store)
-    with store.writing():  # nothing is swept meanwhile
+    with store.keeping():  # nothing is swept meanwhile
         wanted = store.images() if images is None else tuple(images)
         for image in wanted:
             looking_at(f"image {image.id.short}")
@@ -164,7 +165,7 @@ def _tree(store: Store, stack: Stack, image: Digest) -> Iterator[Finding]:
     path = stack.path(store)
     name = path.stem
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_file(path), "rb") as file:
             stored = file.read()
         reader = _reader(store, stack, stored)
         computed = b"".join(stack.computed(store, mend=False))

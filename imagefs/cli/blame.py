@@ -41,7 +41,7 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.view.tree import ImageTree
 
     status = 0
-    with Store.open(namespace.store) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         image = store.image(namespace.reference)
         config = parse_config(store.document(image.id), algorithm=image.id.algorithm)
         side = ImageTree(OpenedImages(store, KeptFiles()), Stack(image.diff_ids))

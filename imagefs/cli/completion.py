@@ -96,7 +96,7 @@ def _store_path(namespace: argparse.Namespace) -> "Path":
 def _opened(namespace: argparse.Namespace) -> "Store":
     from imagefs.store.store import Store
 
-    return Store.open(_store_path(namespace))
+    return Store.open(_store_path(namespace), trust=getattr(namespace, "trust_store", False))
 
 
 def _references(namespace: argparse.Namespace) -> list[str]:

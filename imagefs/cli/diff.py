@@ -67,7 +67,7 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.store.store import Store
 
     try:
-        with Store.open(namespace.store) as store:
+        with Store.open(namespace.store, trust=namespace.trust_store) as store:
             return _run(store, namespace)
     except BrokenPipeError:
         raise

@@ -75,7 +75,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run_find(namespace: argparse.Namespace) -> int:
     """Print what is found; a PATH that is not there is reported, the others are searched all the same."""
-    with opened_tree(namespace.store, namespace.reference) as tree:
+    with opened_tree(namespace, namespace.reference) as tree:
         passes, write = _test(tree, namespace), _writer(tree, namespace)
 
         def search(text: str) -> None:
@@ -144,7 +144,7 @@ def _raw(data: bytes) -> None:
 def run_tree(namespace: argparse.Namespace) -> int:
     """Draw the tree, and count what is in it."""
     counts = [0, 0]
-    with opened_tree(namespace.store, namespace.reference) as tree:
+    with opened_tree(namespace, namespace.reference) as tree:
         top = found_at(tree, namespace.path, namespace.reference, follow=True)
         print(path_text(top[0]))
         # Each level: what is still to be drawn there, and what stands before it on each line.

@@ -50,7 +50,7 @@ def run(namespace: argparse.Namespace) -> int:
 
     form = namespace.format or ""
     fill = compiled(form) if form and form != "json" else None
-    with Store.open(namespace.store) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         image = store.image(namespace.reference)
         config = parse_config(store.document(image.id), algorithm=image.id.algorithm)
         records = _records(store, config, namespace)

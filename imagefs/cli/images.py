@@ -1,7 +1,6 @@
 """``tag``, ``untag``, ``rm``: what images are called, and what goes with their last name."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagefs.cli.report import for_each
@@ -50,7 +49,7 @@ def run_tag(namespace: argparse.Namespace) -> int:
     if target.familiar_name == "sha256":
         reason = "refusing to create an ambiguous tag using digest algorithm as name"
         raise InvalidReference(namespace.target, reason)
-    with _open(namespace.store) as store, store.writing():
+    with _open(namespace) as store, store.writing():
         if not store.tag(store.image(namespace.source), target.with_default_tag()):
             raise ImageNotFound(namespace.source, "it was removed meanwhile")
     return 0
@@ -60,7 +59,7 @@ def run_untag(namespace: argparse.Namespace) -> int:
     """Take the names away; those that are not there are reported, the others go all the same."""
     from imagefs.store.removal import untag
 
-    with _open(namespace.store) as store:
+    with _open(namespace) as store:
 
         def take(reference: str) -> None:
             for name in untag(store, reference):
@@ -73,7 +72,7 @@ def run_rm(namespace: argparse.Namespace) -> int:
     """Remove names and images; what cannot be removed is reported, the others are removed all the same."""
     from imagefs.store.removal import remove
 
-    with _open(namespace.store) as store:
+    with _open(namespace) as store:
 
         def take(reference: str) -> None:
             removal = remove(store, reference, force=namespace.force)
@@ -85,7 +84,7 @@ def run_rm(namespace: argparse.Namespace) -> int:
         return for_each(namespace.references, take)
 
 
-def _open(path: Path) -> "Store":
+def _open(namespace: argparse.Namespace) -> "Store":
     from imagefs.store.store import Store
 
-    return Store.open(path)
+    return Store.open(namespace.store, trust=namespace.trust_store)

@@ -29,7 +29,7 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.cli.template import compiled
 
     fill = compiled(namespace.format) if namespace.format else None
-    found = _found(namespace.store)
+    found = _found(namespace)
     if fill is not None:
         print(fill(found))
     elif namespace.json:
@@ -39,7 +39,7 @@ def run(namespace: argparse.Namespace) -> int:
     return 0
 
 
-def _found(store_path: "Path") -> dict[str, Any]:
+def _found(namespace: argparse.Namespace) -> dict[str, Any]:
     from imagefs.mount import abilities
     from imagefs.oci.platform import Platform
     from imagefs.oci.reference import DEFAULT_REGISTRY
@@ -49,7 +49,7 @@ def _found(store_path: "Path") -> dict[str, Any]:
     return {
         "Version": __version__,
         "Python": platform.python_version(),
-        "Store": _store(store_path),
+        "Store": _store(namespace.store, trust=namespace.trust_store),
         "Registries": {
             "Default": DEFAULT_REGISTRY,
             "Configuration": [str(path) for path in configuration_files()],
@@ -64,13 +64,13 @@ def _found(store_path: "Path") -> dict[str, Any]:
     }
 
 
-def _store(path: "Path") -> dict[str, Any]:
+def _store(path: "Path", *, trust: bool) -> dict[str, Any]:
     from imagefs.store import layout
     from imagefs.store.store import Store
 
     if not layout.is_store(path):
         return {"Path": str(path), "State": "there is none yet; 'imagefs pull' or 'imagefs load' makes one"}
-    with Store.open(path) as store:
+    with Store.open(path, trust=trust) as store:
         images = store.images()
         return {
             "Path": str(path),

@@ -59,7 +59,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run_cat(namespace: argparse.Namespace) -> int:
     """Print the files; those that cannot be printed are reported, the others are printed all the same."""
-    with opened_tree(namespace.store, namespace.reference) as tree:
+    with opened_tree(namespace, namespace.reference) as tree:
         return for_each(namespace.paths, lambda path: _print_file(tree, path, namespace.reference))
 
 
@@ -88,7 +88,7 @@ def run_cp(namespace: argparse.Namespace) -> int:
     if at < 1 or not text:
         raise UsageError(f"expected REF:PATH such as alpine:3.20:/etc, found '{printable(namespace.source)}'")
     left_out: list[str] = []
-    with opened_tree(namespace.store, reference) as tree:
+    with opened_tree(namespace, reference) as tree:
         only_content = text.endswith("/.") or not clean(text)
         top = found_at(tree, text, reference, follow=namespace.follow_link or text.endswith(("/", "/.")))
         name = b"" if only_content else clean(text).rpartition(b"/")[2]
@@ -131,6 +131,6 @@ def run_export(namespace: argparse.Namespace) -> int:
     """Write the tar."""
     from imagefs.view.flat_tar import write_tar
 
-    with opened_tree(namespace.store, namespace.reference) as tree, written(namespace.output) as out:
+    with opened_tree(namespace, namespace.reference) as tree, written(namespace.output) as out:
         write_tar(tree, out)
     return 0

@@ -43,7 +43,7 @@ def run(namespace: argparse.Namespace) -> int:
     fill = compiled(namespace.format) if namespace.format and namespace.format != "json" else None
     found: list[dict[str, object]] = []
     failures: list[ImagefsError] = []
-    with Store.open(namespace.store) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         for reference in namespace.references:
             try:
                 image = store.image(reference)

@@ -49,7 +49,7 @@ def run(namespace: argparse.Namespace) -> int:
     reporter = Reporter(unescaped(sys.stdout), sys.stderr, quiet=namespace.quiet, layer_lines=False)
     with (
         collector_paused(),
-        Store.open(namespace.store, create=True) as store,
+        Store.open(namespace.store, create=True, trust=namespace.trust_store) as store,
         open_archive(path, spool_folder=store.path / "ingest", allow_expansion=namespace.allow_expansion) as source,
     ):
         load(

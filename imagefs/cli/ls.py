@@ -87,7 +87,7 @@ def run(namespace: argparse.Namespace) -> int:
         split_filter(text)
     records: list[dict[str, str]] = []
     if namespace.store.exists() and (layout.is_store(namespace.store) or any(namespace.store.iterdir())):
-        with Store.open(namespace.store) as store:
+        with Store.open(namespace.store, trust=namespace.trust_store) as store:
             records = _records(store, namespace, with_labels="Labels" in form or form == "json")
     if namespace.quiet:
         for record in records:
@@ -105,7 +105,7 @@ def run(namespace: argparse.Namespace) -> int:
 
 def _run_inside(namespace: argparse.Namespace) -> int:
     """List paths of an image; one that is not there is reported, the others are listed all the same."""
-    with opened_tree(namespace.store, namespace.reference) as tree:
+    with opened_tree(namespace, namespace.reference) as tree:
         lister = Lister(tree, numeric=namespace.numeric) if namespace.long else None
 
         def show(text: str) -> None:

@@ -40,6 +40,7 @@ _FAMILIES = {
     "prune": ("prune", "df"),
     "verify": ("verify",),
     "info": ("info",),
+    "init": ("init",),
     "completion": ("completion",),
     "manual": ("manual",),
 }
@@ -82,7 +83,7 @@ def _needed(words: Sequence[str]) -> Collection[str] | None:
     for word in rest:
         if word == "--store":
             next(rest, None)
-        elif word != "--debug" and not word.startswith("--store="):
+        elif word not in ("--debug", "--trust-store") and not word.startswith("--store="):
             return next(([family] for family, commands in _FAMILIES.items() if word in commands), None)
     return None
 
@@ -124,6 +125,11 @@ def parser(only: Collection[str] | None = None) -> Parser:
         type=Path,
         metavar="DIR",
         help="the store; default: $IMAGEFS_STORE, /var/lib/imagefs for root, $XDG_DATA_HOME/imagefs for others",
+    )
+    top.add_argument(
+        "--trust-store",
+        action="store_true",
+        help="read a store of another user, or one that other users could have changed",
     )
     top.add_argument("--debug", action="store_true", help="say on standard error what is being done")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)

@@ -81,6 +81,8 @@ def run_mount(namespace: argparse.Namespace) -> int:
         raise InvalidMountOption("remount", "options stay as they are; to replace the program, use 'imagefs remount'")
     if namespace.log_file is not None:
         options = replace(options, log_file=namespace.log_file.absolute())
+    if namespace.trust_store:
+        options = replace(options, trust_store=True)
     if namespace.reference is not None and options.image is not None:
         raise InvalidMountOption(f"image={options.image}", f"another image is asked for: {namespace.reference}")
     mount(

@@ -1,9 +1,9 @@
 """Images as people name them to look inside, and paths in there as people type them."""
 
+import argparse
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagefs.errors import PathNotFound
@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for
 
 
 @contextlib.contextmanager
-def opened_tree(store_path: Path, reference: str) -> "Iterator[ImageTree]":
-    """Open the tree of the image *reference*, which may end in ``@layer:N``, in the store at *store_path*.
+def opened_tree(namespace: argparse.Namespace, reference: str) -> "Iterator[ImageTree]":
+    """Open the tree of the image *reference*, which may end in ``@layer:N``, in the store of *namespace*.
 
     Files are compared with their digests before any of them is read.
 
@@ -26,7 +26,7 @@ def opened_tree(store_path: Path, reference: str) -> "Iterator[ImageTree]":
     from imagefs.view.opened import OpenedImages
     from imagefs.view.tree import looked_at, named
 
-    with Store.open(store_path) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         image, stack = named(store, reference)
         images = OpenedImages(store, KeptFiles(), verify=True)
         yield looked_at(images, stack, passing=stack.diff_ids != image.diff_ids)

@@ -53,7 +53,7 @@ def run_prune(namespace: argparse.Namespace) -> int:
     from imagefs.store.store import Store
     from imagefs.text import size
 
-    with Store.open(namespace.store) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         meant = parse_filters(namespace.filter, store, now_ns=time.time_ns(), known=PRUNE_KEYS)
         doomed = tuple(image for image in prunable(store, tagged=namespace.all) if meant(image, None))
         if doomed:
@@ -98,7 +98,7 @@ def run_df(namespace: argparse.Namespace) -> int:
     from imagefs.store.pruning import prunable, reclaimable, usage
     from imagefs.store.store import Store
 
-    with Store.open(namespace.store) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         found = usage(store)
         total = sum(store.content_bytes().values())
         free = reclaimable(store, prunable(store))

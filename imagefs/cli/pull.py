@@ -177,7 +177,7 @@ def _store(namespace: argparse.Namespace) -> "contextlib.AbstractContextManager[
 
     if namespace.dry_run and not is_store(namespace.store):
         return contextlib.nullcontext()
-    return Store.open(namespace.store, create=not namespace.dry_run)
+    return Store.open(namespace.store, create=not namespace.dry_run, trust=namespace.trust_store)
 
 
 def wanted_platform(namespace: argparse.Namespace) -> "Platform | None":

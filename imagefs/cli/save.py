@@ -37,7 +37,7 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.store.store import Store
     from imagefs.transfer.save import TarFiles, new_folder, save
 
-    with Store.open(namespace.store) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         wanted = _wanted(store, namespace.references)
         if namespace.format in ("oci", "oci-dir"):
             if namespace.output is None:

@@ -9,8 +9,6 @@ from imagefs.errors import CatalogDamaged, ImagefsError, StoreUnusable, describe
 from imagefs.text import json_text, printable
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
-    from pathlib import Path
-
     from imagefs.check.verify import Finding
     from imagefs.store.store import Store
 
@@ -41,12 +39,12 @@ def run(namespace: argparse.Namespace) -> int:
     from imagefs.store.store import Store
 
     findings: list[Finding] = []
-    if namespace.repair and (damage := _catalog_damage(namespace.store)):
+    if namespace.repair and (damage := _catalog_damage(namespace)):
         findings.append(Finding("damaged", "catalog", "catalog.sqlite", damage))
         _print(findings[0], namespace)
-        _rebuild_catalog(namespace.store)
+        _rebuild_catalog(namespace)
     mended = len(findings)
-    with Store.open(namespace.store) as store:
+    with Store.open(namespace.store, trust=namespace.trust_store) as store:
         images = [store.image(reference) for reference in namespace.references] or None
         checked = len(images) if images is not None else len(store.images())
         for finding in verify(store, images, looking_at=print_status):
@@ -54,7 +52,7 @@ def run(namespace: argparse.Namespace) -> int:
             _print(finding, namespace)
             findings.append(finding)
         print_status("")
-        open_ = _repaired(store, findings[mended:]) if namespace.repair else findings
+        open_ = _repaired(store, findings[mended:], namespace) if namespace.repair else findings
         bad = [finding for finding in open_ if finding.kind != "file"]
         if not namespace.json:
             print(_summary(checked, findings, bad, repaired=namespace.repair))
@@ -78,7 +76,7 @@ def _print(finding: "Finding", namespace: argparse.Namespace) -> None:
         print(f"{finding.state} {finding.kind} {printable(finding.name)}: {printable(finding.why)}", flush=True)
 
 
-def _repaired(store: "Store", findings: "list[Finding]") -> "list[Finding]":
+def _repaired(store: "Store", findings: "list[Finding]", namespace: argparse.Namespace) -> "list[Finding]":
     """Mend what can be mended; return what could not."""
     from imagefs.check.repair import rebuild
     from imagefs.oci.digest import Digest
@@ -87,7 +85,7 @@ def _repaired(store: "Store", findings: "list[Finding]") -> "list[Finding]":
     left = []
     fetched: dict[object, bool] = {}
     if _is_catalog_wrong(findings):
-        _rebuild_catalog(store.path)
+        _rebuild_catalog(namespace)
     needed = set().union(*(needs(image) for image in store.images()))
     order = {"document": 0, "layer": 0, "index": 1, "tree": 2, "content": 3}
     for finding in sorted(findings, key=lambda finding: order.get(finding.kind, 4)):
@@ -119,23 +117,23 @@ def _is_catalog_wrong(findings: "list[Finding]") -> bool:
     return any(finding.kind == "catalog" for finding in findings) or (is_missing and is_spare)
 
 
-def _catalog_damage(path: "Path") -> str | None:
-    """Return what is wrong with the catalog of the store at *path*; None where all of it can be read."""
+def _catalog_damage(namespace: argparse.Namespace) -> str | None:
+    """Return what is wrong with the catalog of the store; None where all of it can be read."""
     from imagefs.store.store import Store
 
     try:
-        with Store.open(path) as store:
+        with Store.open(namespace.store, trust=namespace.trust_store) as store:
             store.images()
             return next(iter(store.catalog_problems()), None)
     except CatalogDamaged as error:
         return error.reason
 
 
-def _rebuild_catalog(path: "Path") -> None:
-    """Make the catalog of the store at *path* again, and tell what is not in it any more."""
+def _rebuild_catalog(namespace: argparse.Namespace) -> None:
+    """Make the catalog of the store again, and tell what is not in it any more."""
     from imagefs.store.recovery import rebuild_catalog
 
-    rebuilt = rebuild_catalog(path)
+    rebuilt = rebuild_catalog(namespace.store, trust=namespace.trust_store)
     messages = [f"lost the name {name}: the image that it stood for is not in the store" for name in rebuilt.lost]
     messages += [
         f"did not restore the name {name} of image {image}: its two copies differ"
@@ -182,6 +180,7 @@ def _fetched(store: "Store", finding: "Finding") -> bool:
         return False
     name, platform = names[0]
     path = store.layer_path(DiffId(digest)) if finding.kind == "layer" else store.document_path(digest)
+    store.check_writable()
     aside = set_aside(path) if finding.state == "damaged" else None
     client = open_endpoints(name, tls_verify=None, authfile=None)
     try:

@@ -16,6 +16,7 @@ from imagefs.layer.changeset import Changeset
 from imagefs.layer.index import IndexWriter, decode, read_changeset
 from imagefs.layer.tar import Scanner
 from imagefs.oci.digest import DiffId
+from imagefs.store.content import open_file
 from imagefs.store.store import Store
 
 _CHUNK_BYTES = 1024 * 1024
@@ -42,7 +43,7 @@ def scanned_index(store: Store, diff_id: DiffId) -> Iterator[bytes]:
     Raises: BlobNotFound; LayerDamaged, if the tar does not have this diff_id; InvalidLayer, if it has and cannot be
     understood; OSError.
     """
-    with _tar(store.layer_path(diff_id), diff_id) as tar:
+    with _tar(store, diff_id) as tar:
         hasher = diff_id.hasher()
         writer = IndexWriter()
         scanner = Scanner(writer)
@@ -61,9 +62,9 @@ def scanned_index(store: Store, diff_id: DiffId) -> Iterator[bytes]:
     return writer.pieces(scanner.finish(), diff_id)
 
 
-def _tar(path: Path, diff_id: DiffId) -> IO[bytes]:
+def _tar(store: Store, diff_id: DiffId) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return store.open_layer(diff_id)
     except FileNotFoundError:
         raise BlobNotFound("layer", str(diff_id)) from None
 
@@ -71,8 +72,8 @@ def _tar(path: Path, diff_id: DiffId) -> IO[bytes]:
 def _read(path: Path, diff_id: DiffId) -> Changeset:
     """Return the changeset of layer *diff_id* in the index at *path*, which stays open as long as the changeset."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, IsADirectoryError):
+        descriptor = open_file(path)
+    except FileNotFoundError:
         raise LayerIndexDamaged("it is not there") from None
     file = _Opened(descriptor)
     return read_changeset(file.read, os.fstat(descriptor).st_size, diff_id)

@@ -82,6 +82,8 @@ class State:
     in_foreground: bool = False
     verify: bool = False
     """Whether contents are compared with their digests before they are shown."""
+    trust_store: bool = False
+    """Whether the store may be another user's; see `Store.open`."""
     settled: tuple[int, int] | None = None
     """Minor version and flags that INIT settled."""
     notes: list[str] = field(default_factory=list)
@@ -112,7 +114,7 @@ def opened_store(state: State) -> Store:
 
     Raises: StoreUnusable.
     """
-    store = Store.open(Path(state.store))
+    store = Store.open(Path(state.store), trust=state.trust_store)
     store.secret(substitute=Secret(bytes.fromhex(state.substitute), is_stored=False))
     return store
 

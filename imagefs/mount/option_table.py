@@ -16,6 +16,7 @@ MOUNT_OPTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("suid", "dev"), "respect set-user-ID programs, device files (root only; think twice)"),
     (("nosuid", "nodev"), "do not, which is the default"),
     (("store=", "image="), "the store, and an image to be shown alone"),
+    (("trust-store",), "show a store of another user, or one that others could have changed"),
     (("verify=",), '"open" to compare each file with its digest before it is shown, or "never"'),
     (("log_file=",), "where to log; default: syslog"),
     (("driver=",), '"kernel" (Linux) or "fusepy"'),

@@ -42,6 +42,7 @@ class MountOptions:
     dev: bool = False
     noexec: bool = False
     verify: bool = False
+    trust_store: bool = False
     read_write: bool = False
     remount: bool = False
 
@@ -137,6 +138,7 @@ _FLAGS: dict[str, tuple[str, bool]] = {
     "nodev": ("dev", False),
     "exec": ("noexec", False),
     "noexec": ("noexec", True),
+    "trust-store": ("trust_store", True),
 }
 # For mount, its relatives and systemd; or, as with all about access times and writing, true of imagefs either way.
 _IGNORED = {

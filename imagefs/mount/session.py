@@ -94,7 +94,7 @@ def _serve_portably(wanted: _Wanted, ready: Callable[[], None]) -> None:
     os.close(open_mountpoint(wanted.target, store=wanted.store, nonempty=wanted.options.nonempty))
     if os.geteuid() == 0:
         check_only_root_can_redirect(wanted.target)
-    with Store.open(wanted.store) as store, contextlib.ExitStack() as stack:
+    with Store.open(wanted.store, trust=wanted.options.trust_store) as store, contextlib.ExitStack() as stack:
         image = store.image(wanted.reference) if wanted.reference is not None else None
         options = wanted.options
         shown = Shown.of(image) if image else None
@@ -120,7 +120,8 @@ def _begin_to_hold(wanted: _Wanted, ready: Callable[[], None]) -> None:
         with contextlib.ExitStack() as until_mounted:
             folder = open_mountpoint(wanted.target, store=wanted.store, nonempty=wanted.options.nonempty)
             until_mounted.callback(os.close, folder)
-            store = until_mounted.enter_context(Store.open(wanted.store))  # children must not share its connection
+            opened = Store.open(wanted.store, trust=wanted.options.trust_store)
+            store = until_mounted.enter_context(opened)  # children must not share its connection
             image = store.image(wanted.reference) if wanted.reference is not None else None
             file = store.new_mount_record()
             if file is not None:
@@ -140,6 +141,7 @@ def _begin_to_hold(wanted: _Wanted, ready: Callable[[], None]) -> None:
             record=(str(file.path), file.descriptor) if file else None,
             in_foreground=wanted.foreground,
             verify=wanted.options.verify,
+            trust_store=wanted.options.trust_store,
         )
         _hold(state, file, ready)
 

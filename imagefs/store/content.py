@@ -19,6 +19,7 @@ that is there has its index.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -31,6 +32,7 @@ from typing import Self
 
 from imagefs.errors import BlobNotFound
 from imagefs.oci.digest import ChainId, DiffId, Digest
+from imagefs.store.access import file_mode, make_folder
 from imagefs.store.space import check_space, write_with_holes
 
 _CONTENT_NAME = re.compile(r"(?P<hex>[0-9a-f]{64}|[0-9a-f]{128})(?P<suffix>\.tar|\.index|\.tree|\.layer)?")
@@ -74,9 +76,38 @@ def set_aside(path: Path) -> Path | None:
 
 def clear(target: Path) -> None:
     """Set aside what is at *target* unless it is a file, so that a file can be renamed to it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     if target.is_symlink() or (target.exists() and not target.is_file()):
         set_aside(target)
+
+
+def open_file(path: str | os.PathLike[str]) -> int:
+    """Open a file of content, at *path*, for reading; return its descriptor.
+
+    Neither the file nor the two folders that it is in may be symlinks: the owner of a store must not lead another
+    user, perhaps root, to files elsewhere.
+
+    Raises: FileNotFoundError, also where something else than a regular file is; NotADirectoryError, where something
+    else than a folder is above it; OSError.
+    """
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    *_, store, kind, algorithm, name = os.fspath(path).rsplit("/", 3)
+    try:
+        folder = os.open(store or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for inner in (kind, algorithm):
+                above, folder = folder, os.open(inner, os.O_PATH | os.O_DIRECTORY | flags, dir_fd=folder)
+                os.close(above)
+            file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        number = errno.ENOENT if error.errno == errno.ELOOP else error.errno or 0
+        raise OSError(number, os.strerror(number), os.fspath(path)) from None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+    return file
 
 
 class Ingest:
@@ -139,7 +170,8 @@ class Ingest:
 
         A folder or link at *target* is set aside.
         """
-        os.fchmod(self._descriptor, 0o444)
+        make_folder(target.parent)
+        os.fchmod(self._descriptor, file_mode(target.parent))
         os.fsync(self._descriptor)
         clear(target)
         self.path.replace(target)
@@ -166,6 +198,11 @@ def locked_temporary(folder: Path) -> tuple[Path, int]:
         if os.fstat(descriptor).st_nlink:
             return path, descriptor
         os.close(descriptor)
+
+
+def _content(path: Path) -> bytes:
+    with os.fdopen(open_file(path), "rb") as file:
+        return file.read()
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -254,7 +291,7 @@ class Content:
     def create(self) -> None:
         """Make the folders that content lives in; existing ones stay."""
         for name in ("blobs/sha256", "layers/sha256", "trees/sha256", "ingest"):
-            (self._root / name).mkdir(parents=True, exist_ok=True)
+            make_folder(self._root / name)
 
     def blob_path(self, digest: Digest) -> Path:
         return self._root / "blobs" / digest.algorithm / digest.hex
@@ -294,15 +331,15 @@ class Content:
         Raises: BlobNotFound.
         """
         try:
-            return self.blob_path(digest).read_bytes()
+            return _content(self.blob_path(digest))
         except FileNotFoundError:
             raise BlobNotFound("document", str(digest)) from None
 
     def index(self, diff_id: DiffId) -> bytes:
         """Return the stored index of layer *diff_id*, b"" where there is none."""
         try:
-            return self.index_path(diff_id).read_bytes()
-        except (FileNotFoundError, IsADirectoryError):
+            return _content(self.index_path(diff_id))
+        except FileNotFoundError:
             return b""
 
     def replace_index(self, diff_id: DiffId, pieces: Iterable[bytes]) -> None:

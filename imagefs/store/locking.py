@@ -30,26 +30,33 @@ def can_write(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, operation: int) -> Iterator[None]:
+def locked(folder: Path, operation: int, *, read_only: bool) -> Iterator[None]:
     """Hold the lock of the store at *folder*; *operation* is LOCK_SH or LOCK_EX, perhaps with LOCK_NB.
+
+    With *read_only*, nothing is made: root could make the lock in a store of another user, who could not use it.
 
     Raises: BlockingIOError, with LOCK_NB, if another process holds it.
     """
     try:
-        descriptor = _opened(folder, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        if error.errno not in (EROFS, EACCES, EPERM):
-            raise
-        try:
-            descriptor = _opened(folder, os.O_RDONLY)
-        except FileNotFoundError:  # no process can write here, so none can sweep
-            yield
-            return
+        descriptor = _opened_for(folder, read_only=read_only)
+    except FileNotFoundError:  # no process can write here, so none can sweep
+        yield
+        return
     try:
         fcntl.flock(descriptor, operation)
         yield
     finally:
         os.close(descriptor)
+
+
+def _opened_for(folder: Path, *, read_only: bool) -> int:
+    if not read_only:
+        try:
+            return _opened(folder, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if error.errno not in (EROFS, EACCES, EPERM):  # the disk may have turned read-only
+                raise
+    return _opened(folder, os.O_RDONLY)
 
 
 def _opened(folder: Path, flags: int) -> int:

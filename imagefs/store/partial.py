@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imagefs.oci.digest import Digest
+from imagefs.store.access import make_folder
 
 KEPT_S = 7 * 24 * 3600
 """How long a download that nobody took up again is kept at least; then the next sweep removes it."""
@@ -102,7 +103,7 @@ class Partials:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
-                path.parent.mkdir(exist_ok=True)
+                make_folder(path.parent)
                 continue
             if not _lock(descriptor):
                 return None

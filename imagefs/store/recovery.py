@@ -18,6 +18,7 @@ from imagefs.oci.digest import Digest
 from imagefs.oci.manifest import Manifest, parse_manifest
 from imagefs.oci.reference import Reference
 from imagefs.store import layout
+from imagefs.store.access import file_mode
 from imagefs.store.catalog import Catalog, Copies, Image, Name, Remains, reference
 from imagefs.store.content import Content, fsync_directory, is_file, locked_temporary
 from imagefs.store.locking import READ_ONLY, can_write, locked
@@ -39,18 +40,17 @@ class Rebuilt:
     doubtful: tuple[tuple[str, Digest], ...]
 
 
-def rebuild_catalog(path: Path) -> Rebuilt:
+def rebuild_catalog(path: Path, *, trust: bool = False) -> Rebuilt:
     """Make the catalog of the store at *path* again, and put it in place of the damaged one, which stays beside it.
 
     Content is neither changed nor removed.  Processes that use the store go on with the new catalog.
 
     Raises: StoreUnusable, also where another process writes to the store; OSError.
     """
-    layout.check(path, create=False)
-    if not can_write(path):
+    if not layout.check(path, create=False, trust=trust) or not can_write(path):
         raise StoreUnusable(str(path), READ_ONLY)
     try:
-        with locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB, read_only=False):
             return _rebuild(path)
     except BlockingIOError:
         raise StoreUnusable(str(path), "another process writes to it; try again when that has ended") from None
@@ -69,6 +69,7 @@ def _rebuild(path: Path) -> Rebuilt:
     try:
         now_ns = time.time_ns()
         Catalog.create(temporary, [(image, remains.added_ns.get(image.id, now_ns)) for image in images])
+        os.fchmod(descriptor, file_mode(path))
         aside = _exchange(temporary, catalog)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from imagefs.errors import StoreFull, StoreUnusable, describe
 from imagefs.oci.config import parse_config
@@ -23,8 +23,17 @@ from imagefs.oci.digest import ChainId, DiffId, Digest, chain_id
 from imagefs.oci.manifest import Manifest
 from imagefs.oci.reference import Reference
 from imagefs.store import layout, mounts
+from imagefs.store.access import file_mode, make_folder
 from imagefs.store.catalog import Catalog, Image
-from imagefs.store.content import Content, LayerIngest, disk_bytes, fsync_directory, is_file, locked_temporary
+from imagefs.store.content import (
+    Content,
+    LayerIngest,
+    disk_bytes,
+    fsync_directory,
+    is_file,
+    locked_temporary,
+    open_file,
+)
 from imagefs.store.database import damaged
 from imagefs.store.locking import READ_ONLY, can_write, locked
 from imagefs.store.naming import find_image
@@ -49,6 +58,7 @@ def _make_catalog(path: Path) -> None:
     temporary, descriptor = locked_temporary(path / "ingest")
     try:
         Catalog.create(temporary)
+        os.fchmod(descriptor, file_mode(path))
         with contextlib.suppress(FileExistsError):
             os.link(temporary, target)
         fsync_directory(path)
@@ -81,23 +91,24 @@ class Store:
         self._random = Secret.of_process()
 
     @classmethod
-    def open(cls, path: Path, *, create: bool = False) -> Self:
+    def open(cls, path: Path, *, create: bool = False, trust: bool = False) -> Self:
         """Open the store at *path*; with *create* make one there if there is none (the folder missing or empty).
 
-        A store that cannot be written to (another user's, a read-only disk) opens for reading.
+        A store of another user, who made it readable for a group of this user, or on a read-only disk opens for
+        reading.  Any other store that is not private to this user is refused, unless *trust*.
 
-        Raises: StoreUnusable, saying whether there is no store, something else, or one of a newer format;
+        Raises: StoreUnusable, with the reason: no store, another folder, another user's, or a newer format;
         CatalogDamaged, also where the catalog is missing.
         """
         path = path.absolute()
-        layout.check(path, create=create)
-        if create or not (path / "catalog.sqlite").exists():  # the process that began to make it may have died
+        is_owner = layout.check(path, create=create, trust=trust)
+        if is_owner and (create or not (path / "catalog.sqlite").exists()):  # its maker may have died
             _check_not_lost(path)
             with layout.refusals_named(path):
                 Content(path).create()
-                (path / "mounts").mkdir(exist_ok=True)
+                make_folder(path / "mounts")
                 _make_catalog(path)
-        read_only = not os.access(path / "catalog.sqlite", os.W_OK) or not can_write(path)
+        read_only = not is_owner or not os.access(path / "catalog.sqlite", os.W_OK) or not can_write(path)
         return cls(path, Catalog(path / "catalog.sqlite", read_only=read_only), read_only=read_only)
 
     def close(self) -> None:
@@ -134,6 +145,13 @@ class Store:
     def layer_path(self, diff_id: DiffId) -> Path:
         """Return where the layer's uncompressed tar is, or would be."""
         return self._content.layer_path(diff_id)
+
+    def open_layer(self, diff_id: DiffId) -> BinaryIO:
+        """Open the layer's uncompressed tar for reading.
+
+        Raises: OSError.
+        """
+        return os.fdopen(open_file(self.layer_path(diff_id)), "rb")
 
     def layers_changed_ns(self) -> int:
         """Return a time that differs once a layer, or the index of one, was committed, replaced or removed."""
@@ -193,6 +211,7 @@ class Store:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold off sweeping: what is in the store on entering, or is committed inside, stays until leaving."""
+        self.check_writable()
         with self.keeping():
             # A writer that was killed never comes to this, so whoever writes next does.
             self._content.remove_stale_ingests()
@@ -203,7 +222,7 @@ class Store:
     @contextlib.contextmanager
     def keeping(self) -> Iterator[None]:
         """Hold off sweeping, like `writing`, for who only reads content for some time."""
-        with locked(self.path, fcntl.LOCK_SH):
+        with locked(self.path, fcntl.LOCK_SH, read_only=self.read_only):
             yield
         if not self.read_only and (self.path / "sweep-wanted").exists():
             # The work of this caller succeeded; another process requested the sweep, and the request stays.
@@ -239,6 +258,7 @@ class Store:
 
         The tree of a stack that no image has is swept like a layer that no image has.
         """
+        self.check_writable()
         self._content.replace_tree(chain_id, pieces)
 
     def drop_lone_tree(self, diff_id: DiffId) -> None:
@@ -300,7 +320,8 @@ class Store:
         def remove() -> bool:
             return self._catalog.remove(image.id, tags=tags, digests=digests, keep=keep)
 
-        with locked(self.path, fcntl.LOCK_SH):
+        self.check_writable()
+        with locked(self.path, fcntl.LOCK_SH, read_only=False):
             try:
                 return remove()
             except StoreFull:
@@ -315,8 +336,7 @@ class Store:
 
         Raises: StoreUnusable, if the store is read-only or its catalog damaged; OSError, with the file's name.
         """
-        if self.read_only:
-            raise StoreUnusable(str(self.path), READ_ONLY)
+        self.check_writable()
         request = self.path / "sweep-wanted"
         try:
             return self._sweep_alone(request, unfinished_s)
@@ -331,7 +351,7 @@ class Store:
 
     def _sweep_alone(self, request: Path, unfinished_s: float) -> int:
         """Sweep; raises BlockingIOError if another process writes."""
-        with locked(self.path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with locked(self.path, fcntl.LOCK_EX | fcntl.LOCK_NB, read_only=self.read_only):
             request.unlink(missing_ok=True)
             needed: set[Digest] = set()
             for image in self._catalog.images():
@@ -352,7 +372,7 @@ class Store:
         """Tell whether no other process is writing, and keep it so while the context lasts."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(locked(self.path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                stack.enter_context(locked(self.path, fcntl.LOCK_EX | fcntl.LOCK_NB, read_only=self.read_only))
             except BlockingIOError:
                 yield False
             else:
@@ -377,6 +397,29 @@ class Store:
             with contextlib.suppress(FileNotFoundError):  # swept meanwhile
                 found[digest] = found.get(digest, 0) + disk_bytes(path)
         return found
+
+    def check_writable(self) -> None:
+        """Raise StoreUnusable if the store can only be read: root could write to it all the same."""
+        if self.read_only:
+            raise StoreUnusable(str(self.path), READ_ONLY)
+
+    def set_group(self, group: int | None) -> None:
+        """Make the store readable for the members of *group*; with None, private.
+
+        Raises: StoreUnusable, for another user than the owner, one that is no member of the group, or during writing.
+        """
+        self.check_writable()
+        with self.keeping():
+            pass  # makes the file of the lock, which readers lock, too
+        with self.alone() as is_alone, layout.refusals_named(self.path):
+            if not is_alone:
+                raise StoreUnusable(str(self.path), "another process writes to it; try again when that has ended")
+            try:
+                layout.set_group(self.path, group)
+            except PermissionError:
+                raise StoreUnusable(
+                    str(self.path), f"you are no member of group {group}, so it stays private"
+                ) from None
 
     # ---- mounts ----
 

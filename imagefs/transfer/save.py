@@ -163,9 +163,8 @@ def _annotations(name: Reference, tags: Counter[str | None]) -> dict[str, str]:
 
 
 def _put_layer(store: Store, diff_id: DiffId, files: Files) -> None:
-    path = store.layer_path(diff_id)
     try:
-        layer = path.open("rb")
+        layer = store.open_layer(diff_id)
     except FileNotFoundError:
         raise BlobNotFound("layer", str(diff_id)) from None
     with layer:

@@ -12,7 +12,6 @@ import errno
 import mmap
 import os
 import resource
-import stat
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import IO, Any
 
+from imagefs.store.content import open_file
 from imagefs.view import waiting
 from imagefs.view.waiting import Duration
 
@@ -245,7 +245,7 @@ class KeptFiles:
 
     def _descriptor(self, path: str) -> int:
         try:
-            return _regular(path)
+            return open_file(path)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -254,7 +254,7 @@ class KeptFiles:
         for other, file in list(self._open.items()):
             if not file.is_nameless and not file.is_removed():
                 self._close(other)
-        return _regular(path)
+        return open_file(path)
 
     def put(self, path: str, pieces: Iterable[bytes]) -> KeptFile:
         """Keep what *pieces* make in a nameless file as what is at *path*, which cannot be written to."""
@@ -329,15 +329,6 @@ class KeptFiles:
                 file.reader = None  # which has the file in turn: it would stay open until cycles are collected
             self._open.clear()
             self._known.clear()
-
-
-def _regular(path: str) -> int:
-    """Return a descriptor of the regular file at *path*; a folder in its place counts as absent."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return descriptor
 
 
 def _is_nameless(path: str, descriptor: int) -> bool:

@@ -1,0 +1,148 @@
+"""Paths that no other user can redirect.
+
+Receives a path; returns the folder that it leads to, open, or raises.  A component that another user owns can be
+exchanged by that user, between any check and the use; a symlink of another user leads wherever that user likes.
+"""
+
+import errno
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from imagefs.errors import printable
+
+_MOST_FOLLOWED = 40
+"""Symlinks on the way to one path, as in Linux (MAXSYMLINKS)."""
+_OVERFLOW_UID = 65534
+"""Stands for owners that have no number in this user namespace, such as root outside.  Source: user_namespaces(7)."""
+
+Judge = Callable[[str, os.stat_result], None]
+"""Called with each folder and each symlink on the way, and its status; raises to refuse it."""
+
+
+def user_name(uid: int) -> str:
+    """Return the name of user *uid*, or the number of a user without name."""
+    try:
+        return printable(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return str(uid)
+
+
+def open_parent(path: str | os.PathLike[str], judge: Judge) -> tuple[int, str]:
+    """Open the folder that *path* is in, all symlinks resolved, and return it (O_PATH) with the name in it.
+
+    The name is "." for a path that ends in a folder's own name such as "/" or "a/..".  It need not exist.  Each
+    component is opened relative to the one before, so what *judge* sees is what is used.
+
+    Raises: OSError; whatever *judge* raises.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
+    at = "/" if text.startswith("/") else str(Path.cwd())
+    names = [name for name in text.split("/")[::-1] if name not in ("", ".")]
+    followed = 0
+    folder = os.open(at, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while True:
+            judge(at, os.fstat(folder))
+            if not names:
+                return folder, "."
+            name = names.pop()
+            try:
+                inner = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            except FileNotFoundError:
+                if not names:
+                    return folder, name
+                raise
+            try:
+                status = os.fstat(inner)
+                if stat.S_ISLNK(status.st_mode):
+                    judge(str(Path(at, name)), status)
+                    target = os.readlink("", dir_fd=inner)
+                    if not names and _is_magic(status):
+                        return folder, name
+                    followed += 1
+                    if followed > _MOST_FOLLOWED:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                    names += [part for part in target.split("/")[::-1] if part not in ("", ".")]
+                    if target.startswith("/"):
+                        at, name = "/", "/"
+                        os.close(inner)
+                        inner = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                        folder, inner = inner, folder
+                elif names or name == "..":
+                    if not stat.S_ISDIR(status.st_mode):
+                        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                    at = str(Path(at).parent if name == ".." else Path(at, name))
+                    folder, inner = inner, folder
+                else:
+                    return folder, name
+            finally:
+                os.close(inner)
+    except _Refused:
+        os.close(folder)
+        raise
+    except OSError as error:
+        os.close(folder)
+        raise type(error)(error.errno, error.strerror, text) from None
+    except BaseException:
+        os.close(folder)
+        raise
+
+
+def refuse_links_of_others(path: str, status: os.stat_result) -> None:
+    """Refuse a symlink that belongs neither to this user nor to root.
+
+    Raises: PermissionError.
+    """
+    if stat.S_ISLNK(status.st_mode) and not _is_trusted(status.st_uid):
+        owner = user_name(status.st_uid)
+        why = f"It is a symlink of user {owner}, who can let it lead elsewhere at any time; name its target instead"
+        raise _Refused(errno.EPERM, why, path)
+
+
+def first_exchangeable(path: Path) -> tuple[str, str] | None:
+    """Return the first component above *path* that others than root and this user can exchange, and the reason.
+
+    None where there is none; *path* itself is not judged, and need not exist.
+    """
+
+    def judge(at: str, status: os.stat_result) -> None:
+        if not _is_trusted(status.st_uid):
+            raise _Refused(errno.EPERM, f"belongs to user {user_name(status.st_uid)}", at)
+        if stat.S_ISLNK(status.st_mode) or status.st_mode & stat.S_ISVTX:
+            return  # in a sticky folder only the owner of an entry can exchange it, and each entry is judged
+        writable = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)
+        if writable:
+            raise _Refused(errno.EPERM, "can be written to by other users", at)
+
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):  # told to the caller by what it does next
+            os.close(open_parent(path, judge)[0])
+    except _Refused as refused:
+        return str(refused.filename), str(refused.strerror)
+    return None
+
+
+class _Refused(PermissionError):
+    """The verdict of a judge."""
+
+
+def _is_trusted(uid: int) -> bool:
+    return uid in (0, os.geteuid()) or (uid == _OVERFLOW_UID and not _is_mapped(uid))
+
+
+def _is_mapped(uid: int) -> bool:
+    ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return any(first <= uid < first + count for first, _, count in ranges)
+
+
+def _is_magic(status: os.stat_result) -> bool:
+    """Return whether this symlink is one of /proc, such as /proc/self/fd/1, which leads where no path does."""
+    with suppress(OSError):
+        return status.st_dev == Path("/proc/self/fd").stat().st_dev
+    return False
