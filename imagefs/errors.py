@@ -27,6 +27,19 @@ class ImagefsError(Exception):
     """Whether the same request may succeed when repeated; the retry loop asks this and keeps no table of its own."""
 
 
+class PathUnsafe(ImagefsError, OSError):
+    """Another user can lead *path* elsewhere, or has just done so: *reason*."""
+
+    errno = errno.EPERM
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"refusing to use {printable(self.path)}: {self.reason}"
+
+
 # ---- did you ask wrongly? ----
 
 

@@ -106,25 +106,30 @@ def _copy(
     tree: "ImageTree",
     top: "tuple[bytes, Thing]",
     name: bytes,
-    asked: argparse.Namespace,
+    namespace: argparse.Namespace,
     left_out: "Callable[[bytes, str], None]",
 ) -> None:
     """Copy *top* to where docker cp would: into DEST, or as DEST, under which *name* is then not used."""
+    from imagefs.store.trusted_path import open_parent, refuse_links_of_others
     from imagefs.view.copying import Copy
 
-    folder = Path(asked.destination).resolve()
-    if not folder.is_dir():
-        if folder.exists() and top[1].is_directory:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), asked.destination)
-        if asked.destination.endswith("/") and not top[1].is_directory:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), asked.destination)
-        folder, name = folder.parent, os.fsencode(folder.name)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    destination = namespace.destination
+    folder, target = open_parent(destination, refuse_links_of_others)
     try:
-        with Copy(tree, descriptor, archive=asked.archive, left_out=left_out) as copy:
+        try:
+            inner = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            is_file = isinstance(error, NotADirectoryError)
+            if (top[1].is_directory and is_file) or (destination.endswith("/") and not top[1].is_directory):
+                raise OSError(error.errno, error.strerror, destination) from None
+            name = os.fsencode(target)
+        else:
+            os.close(folder)
+            folder = inner
+        with Copy(tree, folder, archive=namespace.archive, left_out=left_out) as copy:
             copy.copy(*top, name)
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
 def run_export(namespace: argparse.Namespace) -> int:

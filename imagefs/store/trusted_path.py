@@ -1,4 +1,4 @@
-"""Paths that no other user can redirect.
+"""Paths that no other user can redirect, and names that still lead to the same file.
 
 Receives a path; returns the folder that it leads to, open, or raises.  A component that another user owns can be
 exchanged by that user, between any check and the use; a symlink of another user leads wherever that user likes.
@@ -8,11 +8,11 @@ import errno
 import os
 import pwd
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imagefs.errors import printable
+from imagefs.errors import PathUnsafe, printable
 
 _MOST_FOLLOWED = 40
 """Symlinks on the way to one path, as in Linux (MAXSYMLINKS)."""
@@ -63,7 +63,7 @@ def open_parent(path: str | os.PathLike[str], judge: Judge) -> tuple[int, str]:
                 if stat.S_ISLNK(status.st_mode):
                     judge(str(Path(at, name)), status)
                     target = os.readlink("", dir_fd=inner)
-                    if not names and _is_magic(status):
+                    if not names and is_magic_link(status):
                         return folder, name
                     followed += 1
                     if followed > _MOST_FOLLOWED:
@@ -83,7 +83,7 @@ def open_parent(path: str | os.PathLike[str], judge: Judge) -> tuple[int, str]:
                     return folder, name
             finally:
                 os.close(inner)
-    except _Refused:
+    except PathUnsafe:
         os.close(folder)
         raise
     except OSError as error:
@@ -97,12 +97,20 @@ def open_parent(path: str | os.PathLike[str], judge: Judge) -> tuple[int, str]:
 def refuse_links_of_others(path: str, status: os.stat_result) -> None:
     """Refuse a symlink that belongs neither to this user nor to root.
 
-    Raises: PermissionError.
+    Raises: PathUnsafe.
     """
     if stat.S_ISLNK(status.st_mode) and not _is_trusted(status.st_uid):
         owner = user_name(status.st_uid)
-        why = f"It is a symlink of user {owner}, who can let it lead elsewhere at any time; name its target instead"
-        raise _Refused(errno.EPERM, why, path)
+        raise PathUnsafe(path, f"it is a symlink of user {owner}; name its target instead")
+
+
+def refuse_other_owners(path: str, status: os.stat_result) -> None:
+    """Refuse a file that belongs neither to this user nor to root.
+
+    Raises: PathUnsafe.
+    """
+    if not _is_trusted(status.st_uid):
+        raise PathUnsafe(path, f"it belongs to user {user_name(status.st_uid)}; name a file of your own")
 
 
 def first_exchangeable(path: Path) -> tuple[str, str] | None:
@@ -113,23 +121,48 @@ def first_exchangeable(path: Path) -> tuple[str, str] | None:
 
     def judge(at: str, status: os.stat_result) -> None:
         if not _is_trusted(status.st_uid):
-            raise _Refused(errno.EPERM, f"belongs to user {user_name(status.st_uid)}", at)
+            raise PathUnsafe(at, f"belongs to user {user_name(status.st_uid)}")
         if stat.S_ISLNK(status.st_mode) or status.st_mode & stat.S_ISVTX:
             return  # in a sticky folder only the owner of an entry can exchange it, and each entry is judged
         writable = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)
         if writable:
-            raise _Refused(errno.EPERM, "can be written to by other users", at)
+            raise PathUnsafe(at, "can be written to by other users")
 
     try:
         with suppress(FileNotFoundError, NotADirectoryError):  # told to the caller by what it does next
             os.close(open_parent(path, judge)[0])
-    except _Refused as refused:
-        return str(refused.filename), str(refused.strerror)
+    except PathUnsafe as unsafe:
+        return unsafe.path, unsafe.reason
     return None
 
 
-class _Refused(PermissionError):
-    """The verdict of a judge."""
+@contextmanager
+def failures_named(path: Path, temporary: str) -> Iterator[None]:
+    """Let an OSError that names the file *temporary* name *path*, which the user knows."""
+    try:
+        yield
+    except PathUnsafe as error:
+        raise PathUnsafe(str(path), error.reason) from None
+    except OSError as error:
+        if error.filename != temporary:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def check_own(descriptor: int, name: bytes | str, folder: int) -> None:
+    """Make sure that *name* in *folder* is the file open as *descriptor*.
+
+    Raises: PathUnsafe, where another process exchanged it; FileNotFoundError.
+    """
+    if not os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False)):
+        raise PathUnsafe(os.fsdecode(name), "another process replaced it")
+
+
+def remove_own(descriptor: int, name: bytes | str, folder: int) -> None:
+    """Remove *name* from *folder* if it is still the file open as *descriptor*."""
+    with suppress(OSError):
+        check_own(descriptor, name, folder)
+        os.unlink(name, dir_fd=folder)
 
 
 def _is_trusted(uid: int) -> bool:
@@ -141,7 +174,7 @@ def _is_mapped(uid: int) -> bool:
     return any(first <= uid < first + count for first, _, count in ranges)
 
 
-def _is_magic(status: os.stat_result) -> bool:
+def is_magic_link(status: os.stat_result) -> bool:
     """Return whether this symlink is one of /proc, such as /proc/self/fd/1, which leads where no path does."""
     with suppress(OSError):
         return status.st_dev == Path("/proc/self/fd").stat().st_dev

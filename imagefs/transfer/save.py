@@ -12,6 +12,7 @@ Source: OCI image-spec, image-layout.md; moby, image/tarexport/save.go.
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tarfile
 from collections import Counter
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from imagefs.errors import BlobNotFound
+from imagefs.errors import BlobNotFound, PathUnsafe
 from imagefs.oci import media_type
 from imagefs.oci.digest import DiffId, Digest, verified
 from imagefs.oci.reference import Reference
 from imagefs.store.catalog import Image
 from imagefs.store.store import Store
+from imagefs.store.trusted_path import check_own, failures_named, open_parent, refuse_links_of_others
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -67,33 +69,53 @@ class TarFiles:
 
 
 class FolderFiles:
-    """Files below *folder*."""
+    """Files below *folder*, for their owner only: layers hold files that an image keeps from ordinary users."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def put(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
         path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as out:
+        for folder in reversed(Path(name).parents):
+            with contextlib.suppress(FileExistsError):
+                (self._folder / folder).mkdir(mode=0o700)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as out:
             for chunk in chunks:
                 out.write(chunk)
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[FolderFiles]:
-    """Make the folder *path*, which is not there yet or empty, of what is put into it; all of it or nothing.
+    """Make the folder *path*, which is missing or empty, with the files that are put into it; all of it or nothing.
 
-    Raises: OSError.
+    Another user may own the folder above: nothing but what is made here is followed, entered or removed.
+
+    Raises: OSError, also for a symlink of another user on the way.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
-    temporary.mkdir()
+    above, name = open_parent(path, refuse_links_of_others)
+    temporary = f".imagefs-{secrets.token_hex(8)}.partial"
     try:
-        yield FolderFiles(temporary)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        with failures_named(path, temporary):
+            os.mkdir(temporary, 0o700, dir_fd=above)
+            folder = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        try:
+            if os.fstat(folder).st_uid != os.geteuid():
+                raise PathUnsafe(str(path), "another process replaced it")
+            os.fchmod(folder, 0o700)  # whatever the umask
+            yield FolderFiles(Path(f"/proc/self/fd/{folder}"))
+            with failures_named(path, temporary):
+                check_own(folder, temporary, above)
+                os.rename(temporary, name, src_dir_fd=above, dst_dir_fd=above)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                check_own(folder, temporary, above)
+                shutil.rmtree(temporary, dir_fd=above)
+            raise
+        finally:
+            os.close(folder)
+    finally:
+        os.close(above)
 
 
 def save(store: Store, wanted: Sequence[Saved], files: Files, *, for_docker: bool) -> None:

@@ -9,14 +9,14 @@ Source: CVE-2018-15664 and CVE-2019-14271 (``docker cp``); the same attacks on t
 """
 
 import contextlib
-import errno
 import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from imagefs.errors import printable
+from imagefs.errors import ImagefsError, PathUnsafe, printable
+from imagefs.store.trusted_path import remove_own
 from imagefs.view.descent import Descent
 from imagefs.view.tree import ImageTree, Place, Thing
 
@@ -134,7 +134,7 @@ class Copy:
             kind = stat.S_IFMT(thing.attributes.mode)
             # More than one link: perhaps a file of root that another user linked to this name.
             if (stat.S_IFMT(status.st_mode), status.st_uid, status.st_nlink) != (kind, os.geteuid(), 1):
-                raise OSError(errno.EBUSY, "Another process replaced it during the copy")
+                raise PathUnsafe(os.fsdecode(name), "another process replaced it during the copy")
             # The kernel refuses fchmod and the like on O_PATH; through /proc it changes what is open, also a symlink.
             self._set_attributes(path, f"/proc/self/fd/{descriptor}", thing)
         finally:
@@ -160,18 +160,15 @@ class Copy:
             os.utime(copy, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
 
-def remove_own(descriptor: int, name: bytes, folder: int) -> None:
-    """Remove *name* from *folder* if it is still the file open as *descriptor*."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False)):
-            os.unlink(name, dir_fd=folder)
-
-
 @contextlib.contextmanager
 def _named(target: bytes) -> Iterator[None]:
     """Let each OSError name *target*."""
     try:
         yield
+    except PathUnsafe as error:
+        raise PathUnsafe(os.fsdecode(target), error.reason) from None
+    except ImagefsError:
+        raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fsdecode(target)) from None
 

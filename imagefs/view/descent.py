@@ -4,9 +4,10 @@ Receives an open folder and relative paths; returns open folders.  Other users m
 meanwhile: no symlink is followed, and no step leads out of the top folder.
 """
 
-import errno
 import os
 from dataclasses import dataclass
+
+from imagefs.errors import PathUnsafe
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_OPEN = 32
@@ -36,7 +37,7 @@ class Descent:
     def enter(self, path: bytes) -> int:
         """Return the folder *path* below the top, open until the next call; b"" is the top itself.
 
-        Raises: OSError, if a component is no folder (ENOTDIR), or was moved away meanwhile (EBUSY).
+        Raises: OSError, if a component is no folder (ENOTDIR); PathUnsafe, if it was moved away meanwhile.
         """
         while not _is_within(path, self._path):
             self._leave()
@@ -55,7 +56,7 @@ class Descent:
             parent = _step(os.open("..", _FOLDER, dir_fd=inner.descriptor))
             if parent.identity != above.identity:
                 _close(parent)
-                raise OSError(errno.EBUSY, "Another process moved it")
+                raise PathUnsafe(os.fsdecode(self._path), "another process moved it during the copy")
             above.descriptor = parent.descriptor
         self._steps.pop()
         _close(inner)

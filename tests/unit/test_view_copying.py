@@ -89,9 +89,9 @@ def test_a_new_special_file_exchanged_before_its_attributes_are_set_is_refused(
 
     with copying(tmp_path) as copy:
         after(monkeypatch, function, os.fsencode(name), attack)
-        with pytest.raises(OSError, match=r"Another process replaced it|No such file") as caught:
+        with pytest.raises(OSError, match=r"another process replaced it|No such file") as caught:
             copy()
-    assert caught.value.filename == name
+    assert name in str(caught.value)
 
 
 def test_a_hard_link_to_a_symlink_of_another_owner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_hard_link_to_a_symlink_of_another_owner_is_refused(tmp_path: Path, mo
 
     with copying(tmp_path) as copy:
         after(monkeypatch, "symlink", b"sym", attack)
-        with pytest.raises(OSError, match="Another process replaced it"):
+        with pytest.raises(OSError, match="another process replaced it"):
             copy()
     assert other.lstat().st_mtime_ns == before
 
@@ -233,7 +233,7 @@ def test_a_folder_that_was_moved_away_does_not_lead_out(tmp_path: Path) -> None:
     try:
         descent.enter(path)
         (tmp_path / "top" / os.fsdecode(path[:20].rstrip(b"/"))).rename(tmp_path / "outside/d")
-        with pytest.raises(OSError, match="Another process moved it"):
+        with pytest.raises(OSError, match="another process moved it"):
             descent.enter(b"d")
         descent.close()
     finally:
