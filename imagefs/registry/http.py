@@ -108,7 +108,7 @@ class Response:
         """Yield what each read from the socket brings, at the end perhaps the error that ended it."""
         raw = self._response.raw
         waited_s = 0.0
-        window_bytes = 0
+        window_bytes = window_reads = 0
         while True:
             before = self._clock()
             _limit_reads(raw, limits.READ_TIMEOUT_S, limits.STALL_WINDOW_S, _READ_BYTES + limits.MAX_FRAMING_BYTES)
@@ -121,15 +121,17 @@ class Response:
                 return
             waited_s += self._clock() - before
             window_bytes += len(piece)
+            window_reads += 1
             if piece:
                 yield piece
             else:
                 return
-            if waited_s >= limits.STALL_WINDOW_S:
+            if waited_s >= limits.STALL_WINDOW_S or window_reads >= limits.STALL_READS:
                 if window_bytes < limits.STALL_BYTES:
-                    yield self._unavailable(f"stalled: {window_bytes} bytes in {waited_s:.0f} s")
+                    problem = f"stalled: {window_bytes} bytes in {waited_s:.0f} s and {window_reads} reads"
+                    yield self._unavailable(problem)
                     return
-                waited_s, window_bytes = 0.0, 0
+                waited_s, window_bytes, window_reads = 0.0, 0, 0
 
     def _unavailable(self, problem: str) -> RegistryUnavailable:
         message = f"the transfer from {authority_of(self.url)} {problem}"

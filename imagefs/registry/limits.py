@@ -15,6 +15,10 @@ STALL_BYTES = 32 * 1024
 """Less content than this in a window of waiting is a stall: 1 KiB/s, which three layers at once get over a modem of
 28.8 kbit/s.  It also bounds chunk sizes and trailers, which bring no content."""
 
+STALL_READS = 4096
+"""A window also ends after so many reads: a fast server that sends a chunk for each byte is never waited for.  Packets
+bring hundreds of bytes a read, `STALL_BYTES` in so many reads are eight."""
+
 MAX_FRAMING_BYTES = 1024 * 1024
 """Most bytes of a head, and of chunk sizes and trailers between two pieces of content.  Servers limit
 their own heads to some ten kilobytes."""
