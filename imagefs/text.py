@@ -19,6 +19,9 @@ from types import TracebackType
 
 _LINE_CHARACTERS = 4000
 """Longest log line: the longest message of imagefs has some hundred characters, hostile ones have no bound."""
+_LONG_WORD = 8
+"""Letters from which on a word may have two slips."""
+_LEAST_LETTERS = 3  # with one slip, fewer may be any name
 _LEAST_COLUMN = 6  # such as 72.9MB
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -149,13 +152,38 @@ def _escaped(char: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean …?`` with what of *known* is nearest to *word*, "" where nothing is near."""
-    import difflib  # only on the way to an error
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` with the one of *names* that *word* may be a slip for, "" where none is near.
 
-    by_lower = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1)
-    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+    Near is a name that *word* abbreviates, as ``--form`` does ``--format``, or one edit away; in long words, two.
+    """
+    candidates = list(names)
+    letters = len(word.lstrip("-"))
+    if letters < _LEAST_LETTERS:
+        return ""
+    limit = 2 if letters >= _LONG_WORD else 1
+    distances = {name: _edits(word.lower(), name.lower()) for name in candidates if abs(len(name) - len(word)) <= limit}
+    nearest = min(distances, key=lambda name: distances[name], default=None)
+    if nearest is None or distances[nearest] > limit:
+        nearest = next((name for name in candidates if word.startswith("--") and name.startswith(word)), None)
+    return f"; did you mean {nearest}?" if nearest is not None else ""
+
+
+def _edits(one: str, other: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make *one* *other*.
+
+    A digit for another character counts twice: ``-printf`` is no slip for ``-print0``.
+    """
+    rows = [list(range(len(other) + 1))]
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            replaced = 0 if a == b else 2 if a.isdigit() or b.isdigit() else 1
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + replaced))
+            if i > 1 and j > 1 and (a, b) == (other[j - 2], one[i - 2]):
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def columns(rows: Sequence[Sequence[str]], *, width: int | None = None, whole: Collection[int] = ()) -> str:

@@ -1,10 +1,10 @@
-"""``tag``, ``untag``, ``rm``: what images are called, and what goes with their last name."""
+"""``tag``, ``untag``, ``rm``, ``exists``: names of images, and what goes with the last name."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 from imagefs.cli.report import for_each
-from imagefs.errors import InvalidReference
+from imagefs.errors import EXIT_FAILURE, InvalidReference
 
 if TYPE_CHECKING:  # imported where they run: `imagefs --help` need not wait for them
     from imagefs.store.store import Store
@@ -36,6 +36,15 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     rm.add_argument("-f", "--force", action="store_true", help="also if mounted, or if REF is an ID with many names")
     rm.add_argument("references", nargs="+", metavar="REF", help="a name, or an ID for all names of the image")
     rm.set_defaults(run=run_rm)
+
+    exists = commands.add_parser(
+        "exists",
+        help="tell whether an image is in the store",
+        description="Print nothing; the exit status tells whether the image REF is in the store.",
+        epilog="exit status: 0 it is in the store, 1 it is not",
+    )
+    exists.add_argument("reference", metavar="REF", help="a name or ID of an image")
+    exists.set_defaults(run=run_exists)
 
 
 def run_tag(namespace: argparse.Namespace) -> int:
@@ -82,6 +91,21 @@ def run_rm(namespace: argparse.Namespace) -> int:
                 print(f"Deleted: {removal.deleted}")
 
         return for_each(namespace.references, take)
+
+
+def run_exists(namespace: argparse.Namespace) -> int:
+    """Return 0 where the store holds the image, 1 where it does not, as ``podman image exists`` does."""
+    from imagefs.errors import ImageNotFound
+    from imagefs.store.layout import is_store
+
+    if not is_store(namespace.store):
+        return EXIT_FAILURE
+    with _open(namespace) as store:
+        try:
+            store.image(namespace.reference)
+        except ImageNotFound:
+            return EXIT_FAILURE
+    return 0
 
 
 def _open(namespace: argparse.Namespace) -> "Store":

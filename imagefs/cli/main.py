@@ -9,11 +9,12 @@ import sys
 import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from imagefs import __version__
 from imagefs.cli.exit_codes import EXIT_CODES
 from imagefs.cli.report import report
+from imagefs.cli.spelling import ABSENT, command_index, respelled
 from imagefs.cli.streams import printable_streams
 from imagefs.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from imagefs.store.location import default_store_path
@@ -29,7 +30,7 @@ _FAMILIES = {
     "load": ("load",),
     "save": ("save",),
     "ls": ("ls", "images"),
-    "images": ("tag", "untag", "rm", "rmi"),
+    "images": ("tag", "untag", "rm", "rmi", "exists"),
     "inspect": ("inspect",),
     "history": ("history",),
     "inside": ("cat", "cp", "export"),
@@ -51,13 +52,17 @@ _UNKNOWN_COMMAND = re.compile(r"argument COMMAND: invalid choice: '(.*)' \(choos
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, also of each command, whose errors are one sentence."""
+    """A parser, also of each command, whose errors are one sentence; it refuses abbreviated options."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
-        """End the program with what is wrong, and for a command that there is none of with the nearest there is."""
-        wrong = _UNKNOWN_COMMAND.match(message)
-        if wrong is not None:
-            message = f"there is no command '{wrong[1]}'{did_you_mean(wrong[1], _commands(self))}"
+        """End the program with *message*; for an unknown command, with the nearest one or what to use instead."""
+        unknown = _UNKNOWN_COMMAND.match(message)
+        if unknown is not None:
+            name = unknown[1]
+            message = ABSENT.get(name) or f"there is no command '{name}'{did_you_mean(name, _commands(self))}"
         print(f"{self.prog}: {printable(message, limit=None)}; '{self.prog} --help' says more", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
@@ -77,15 +82,10 @@ def _needed(words: Sequence[str]) -> Collection[str] | None:
 
     To import all takes longer than most commands run.
     """
-    if words[:1] == ["--version"]:
+    word = next(iter(words[command_index(words) :]), "")
+    if word == "--version":
         return ()
-    rest = iter(words)
-    for word in rest:
-        if word == "--store":
-            next(rest, None)
-        elif word not in ("--debug", "--trust-store") and not word.startswith("--store="):
-            return next(([family] for family, commands in _FAMILIES.items() if word in commands), None)
-    return None
+    return next(([family] for family, commands in _FAMILIES.items() if word in commands), None)
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -93,12 +93,16 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
     Raises: SystemExit.
     """
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = respelled(sys.argv[1:] if argv is None else argv)
     if COMPLETION_VARIABLE in os.environ:
         from imagefs.cli.completion import complete
 
         complete(parser())
     top = parser(_needed(words))
+    first = next(iter(words[command_index(words) :]), "")
+    options = [option for action in top._actions for option in action.option_strings]
+    if first.startswith("-") and first not in options:  # argparse would take its value for the command
+        top.error(f"unrecognized arguments: {first}{did_you_mean(first, options)}")
     namespace, unknown = top.parse_known_args(words)
     if unknown:
         command = _commands(top)[namespace.command]
@@ -116,7 +120,8 @@ def parser(only: Collection[str] | None = None) -> Parser:
     top = Parser(
         prog="imagefs",
         description="Pull container images and mount them: every repo/tag is a directory.",
-        epilog="exit status:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES),
+        epilog="'imagefs help COMMAND' tells more about one; 'imagefs image COMMAND' works, too.\n\nexit status:\n"
+        + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"imagefs {__version__}")

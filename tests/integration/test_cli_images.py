@@ -222,7 +222,7 @@ def test_rm_by_id_with_names_in_two_repositories_needs_force(shell: Shell) -> No
 
 
 def test_wrong_usage_exits_2_and_help_lists_the_exit_codes(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
-    for args in ([], ["frobnicate"], ["pull"], ["--nonsense"]):
+    for args in (["frobnicate"], ["pull"], ["--nonsense"]):
         with pytest.raises(SystemExit) as caught:
             main(args)
         assert caught.value.code == 2
@@ -255,6 +255,19 @@ def test_an_internal_error_is_one_sentence_and_never_a_traceback(shell: Shell, m
         (("find",), "imagefs find: the following arguments are required: REF; 'imagefs find --help' says more"),
         (("ls", "--formt", "x"), "imagefs ls: unrecognized arguments: --formt; did you mean --format?; 'imagefs ls"),
         (("find", "a", "-newer", "x"), "imagefs find: unrecognized arguments: -newer"),
+        (("find", "a", "-printf", "x"), "imagefs find: unrecognized arguments: -printf x; 'imagefs find"),
+        (("ls", "--form", "x"), "imagefs ls: unrecognized arguments: --form; did you mean --format?; 'imagefs ls"),
+        (("ls", "--no-t"), "imagefs ls: unrecognized arguments: --no-t; did you mean --no-trunc?; 'imagefs ls"),
+        (("--sto", "x", "ls"), "imagefs: unrecognized arguments: --sto; did you mean --store?; 'imagefs --help'"),
+        (("-x", "ls"), "imagefs: unrecognized arguments: -x; 'imagefs --help'"),
+        (("run", "alpine"), "imagefs: imagefs runs no containers; 'podman run' and 'docker run' do;"),
+        (("ps",), "imagefs runs no containers; 'podman ps' and 'docker ps' do;"),
+        (("exec", "-it", "a", "sh"), "imagefs runs no containers; 'podman exec' and 'docker exec' do;"),
+        (("build", "-t", "a", "."), "imagefs builds no images; build with podman or docker, then: podman save"),
+        (("push", "a"), "imagefs pushes no images; 'imagefs save --format oci-archive -o FILE REF', then"),
+        (("rnu", "a"), "there is no command 'rnu'; 'imagefs --help' says more"),
+        (("image", "frob"), "there is no command 'image frob'; 'imagefs --help' says more"),
+        (("help", "pul"), "there is no command 'pul'; did you mean pull?; 'imagefs --help' says more"),
         (("ls", "-f", "labl=x"), "unknown key 'labl'; did you mean label?"),
         (("ls", "--format", "{{.Repositry}}"), "there is no field 'Repositry'; did you mean Repository?"),
     ],
@@ -263,6 +276,21 @@ def test_a_slip_is_one_line_and_names_what_was_meant(tmp_path: Path, typed: tupl
     done = imagefs("--store", tmp_path / "none", *typed, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert said in done.stderr
+
+
+def test_image_exists_tells_by_its_exit_status(shell: Shell, tmp_path: Path) -> None:
+    assert shell("image", "exists", "alpine:3.20") == (0, "", "")
+    assert shell("exists", "alpine:nope") == (1, "", "")
+    assert shell("exists", "ALPINE:3")[0] == 2
+    assert main(["--store", str(tmp_path / "none"), "exists", "alpine"]) == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_image_commands_do_what_the_commands_do(shell: Shell) -> None:
+    assert shell("image", "list", "-q") == shell("ls", "-q")
+    assert shell("image", "inspect", "alpine:3.20") == shell("inspect", "alpine:3.20")
+    assert shell("image", "tag", "alpine:3.20", "other:1")[0] == 0
+    assert shell("image", "rm", "other:1") == (0, "Untagged: other:1\n", "")
 
 
 def test_info_tells_of_the_store_and_of_none(shell: Shell, tmp_path: Path) -> None:
@@ -315,9 +343,7 @@ def test_only_what_a_command_needs_is_imported_and_no_command_is_forgotten() -> 
     assert "imagefs.cli.pull" not in printed
 
 
-@pytest.mark.parametrize(
-    "words", [["--sto", "pull", "ls"], ["--debug", "--store=x", "ls"], ["--store", "ls", "ls", "-q"]]
-)
+@pytest.mark.parametrize("words", [["--debug", "--store=x", "ls"], ["--store", "ls", "ls", "-q"]])
 def test_options_before_the_command_are_understood(tmp_path: Path, words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "imagefs", *words], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -80,6 +80,7 @@ LINES: dict[str, tuple[tuple[str, ...], ...]] = {
     "tag": (("app:1", f"new{DECEPTION}"), (f"old{DECEPTION}", "new")),
     "untag": ((f"no{DECEPTION}",),),
     "rm": ((f"no{DECEPTION}",),),
+    "exists": ((f"no{DECEPTION}",),),
     "prune": (("--dry-run",), ("--all", "--dry-run"), ("--filter", DECEPTION)),
     "df": ((), ("--json",)),
     "verify": ((), ("--json",), (f"no{DECEPTION}",)),
