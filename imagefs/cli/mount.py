@@ -5,9 +5,9 @@ import functools
 from pathlib import Path
 
 from imagefs.cli.report import for_each
-from imagefs.errors import InvalidMountOption
+from imagefs.errors import InvalidMountOption, UsageError
 from imagefs.mount.option_table import MOUNT_OPTIONS
-from imagefs.text import json_text
+from imagefs.text import json_text, printable
 
 _APPEARING = "Whatever images come and go in the store while it is mounted appears and disappears in the mount."
 _OPTION_COLUMNS = 22
@@ -68,6 +68,11 @@ def run_mount(namespace: argparse.Namespace) -> int:
     if namespace.mountpoint is None:  # of one argument, argparse takes the first that it could be
         if namespace.reference is None:
             return run_mounts(namespace)
+        if namespace.reference[:1] not in ("/", ".") and not Path(namespace.reference).exists():
+            name = printable(namespace.reference)
+            raise UsageError(
+                f"there is no folder '{name}'; if it is an image, DIR is missing: imagefs mount {name} DIR"
+            )
         namespace.reference, namespace.mountpoint = None, namespace.reference
     from dataclasses import replace
 

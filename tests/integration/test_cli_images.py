@@ -259,6 +259,11 @@ def test_an_internal_error_is_one_sentence_and_never_a_traceback(shell: Shell, m
         (("ls", "--form", "x"), "imagefs ls: unrecognized arguments: --form; did you mean --format?; 'imagefs ls"),
         (("ls", "--no-t"), "imagefs ls: unrecognized arguments: --no-t; did you mean --no-trunc?; 'imagefs ls"),
         (("--sto", "x", "ls"), "imagefs: unrecognized arguments: --sto; did you mean --store?; 'imagefs --help'"),
+        (
+            ("mount", "alpine"),
+            "there is no folder 'alpine'; if it is an image, DIR is missing: imagefs mount alpine DIR",
+        ),
+        (("mount", "ghcr.io/a/b:1"), "DIR is missing: imagefs mount ghcr.io/a/b:1 DIR"),
         (("-x", "ls"), "imagefs: unrecognized arguments: -x; 'imagefs --help'"),
         (("run", "alpine"), "imagefs: imagefs runs no containers; 'podman run' and 'docker run' do;"),
         (("ps",), "imagefs runs no containers; 'podman ps' and 'docker ps' do;"),
