@@ -81,6 +81,7 @@ LINES: dict[str, tuple[tuple[str, ...], ...]] = {
     "untag": ((f"no{DECEPTION}",),),
     "rm": ((f"no{DECEPTION}",),),
     "exists": ((f"no{DECEPTION}",),),
+    "init": (("--group", f"no{DECEPTION}"),),
     "prune": (("--dry-run",), ("--all", "--dry-run"), ("--filter", DECEPTION)),
     "df": ((), ("--json",)),
     "verify": ((), ("--json",), (f"no{DECEPTION}",)),
