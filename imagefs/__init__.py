@@ -41,6 +41,8 @@ Decisions worth knowing before changing anything:
   lock on it makes whoever else wants that layer wait for it instead of downloading it twice.
 * Python's one lock is left free while a layer arrives: hashing, inflating and writing are threads, and the scan of a
   big layer, which is Python, is a process (`layer.scan_process`).
+* A store is private or shared with one group, and judged once, on opening it (`store.access`): nobody but its owner can
+  then exchange a name in it.  Files outside of it are made and changed relative to open folders (`store.trusted_path`).
 * Names and paths inside images are bytes.  Values are frozen.  Parsing happens once, at the edge.
 * A directory is known in the union by what its layers say of it, not by the order in which they say it.
 * Everything durable is written, verified, fsynced and renamed before the catalog names it.

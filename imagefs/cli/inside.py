@@ -52,7 +52,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         description="Write the tree of an image as one tar, as docker export does of a container: whiteouts applied,"
         " all metadata kept, the same bytes each time.",
     )
-    export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
+    export.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="made for its owner only; default: standard output"
+    )
     export.add_argument("reference", metavar="REF", help="a name or ID of an image, or REF@layer:N")
     export.set_defaults(run=run_export)
 

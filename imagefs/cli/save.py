@@ -24,7 +24,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         description="Write images to an archive or an OCI layout. Image IDs stay the same; layers are not compressed. A"
         " docker-archive is an oci-archive, too, so every tool can load it.",
     )
-    command.add_argument("-o", "--output", type=Path, metavar="PATH", help="default: standard output")
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="PATH", help="made for its owner only; default: standard output"
+    )
     command.add_argument(
         "--format", choices=_FORMATS, default=_ARCHIVE, help=f"default: {_ARCHIVE}; oci and oci-dir make a folder"
     )
