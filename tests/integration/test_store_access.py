@@ -127,7 +127,7 @@ def test_each_user_can_do_what_the_table_says(open_folder: Path, kind: str, uid:
     # By itself, --trust-store never lets a user change the store of another.
     for options, can_read, can_change in (([], read, change), (["--trust-store"], trusted, change)):
         commands = [["--store", str(path), *options, *command] for command in (*reading, *changing)]
-        results = run_as(uid, *commands, groups=(GROUP,) if uid in (USER, MEMBER) else ())
+        results = run_as(uid, *commands, groups=() if uid == STRANGER else (GROUP,))
         verdicts = [verdict(result) for result in results]
         assert verdicts[:3] == [can_read] * 3, results
         assert (results[1][1] == "secret\n") == (can_read == YES)
