@@ -23,7 +23,7 @@ def sha256(data: bytes) -> str:
 
 
 def dump(value: object) -> bytes:
-    return json.dumps(value).encode()
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
