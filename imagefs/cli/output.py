@@ -6,7 +6,6 @@ relative to the open folder, and neither a symlink nor a FIFO of another user is
 
 import contextlib
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -54,7 +53,7 @@ def _replaced(folder: int, name: str, path: Path) -> Iterator[IO[bytes]]:
     """Write a new file, which takes the place of *name* in *folder*, at *path*, at the end."""
     from imagefs.store.trusted_path import check_own, failures_named, remove_own
 
-    temporary = f".imagefs-{secrets.token_hex(8)}.partial"
+    temporary = f".imagefs-{os.urandom(8).hex()}.partial"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with failures_named(path, temporary):
         descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
