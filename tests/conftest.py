@@ -1,6 +1,8 @@
 """What every test may count on: a profile for generated tests, and that no test is skipped in silence."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,3 +17,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         if EXCUSED not in reason:
             report.outcome = "failed"
             report.longrepr = f"skipped where nothing may be skipped: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def no_handlers_left() -> Iterator[None]:
+    """Take from the root logger what a command in this process gave it: the stream that it writes to is closed then."""
+    root = logging.getLogger()
+    level, before = root.level, set(root.handlers)
+    yield
+    for handler in set(root.handlers) - before:
+        if not type(handler).__module__.startswith("_pytest."):
+            root.removeHandler(handler)
+    root.setLevel(level)
