@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Leave the root logger as it was: a command that runs in this process sets its handlers and level."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
 def _error(handler: Handler) -> bool:
     error = {"errors": [{"code": "DENIED", "message": f"go\n away{DECEPTION}", "detail": DECEPTION}]}
     handler.answer(403, json.dumps(error).encode(), {"Content-Type": "application/json"})
@@ -147,7 +158,7 @@ def test_no_character_that_deceives_a_terminal_comes_out(
             if terminal:
                 output = on_terminal(*line)
             else:
-                logging.getLogger().handlers.clear()
+                logging.getLogger().handlers.clear()  # those of the line before write to a stream that is closed
                 try:
                     main(("--debug", *line))
                 except SystemExit:
@@ -232,18 +243,14 @@ def test_values_of_templates_forge_no_line_and_templates_may_break_lines(store: 
 
 
 def test_lines_of_a_log_file_are_escaped(tmp_path: Path) -> None:
-    before = logging.getLogger().handlers[:]
+    daemon.log_to(tmp_path / "log")
+    logging.getLogger("imagefs").error("%s failed", DECEPTION)
     try:
-        daemon.log_to(tmp_path / "log")
-        logging.getLogger("imagefs").error("%s failed", DECEPTION)
-        try:
-            raise ValueError(DECEPTION)
-        except ValueError:
-            logging.getLogger("imagefs").exception("serving failed")
-        for handler in logging.getLogger().handlers:
-            handler.close()
-    finally:
-        logging.getLogger().handlers[:] = before
+        raise ValueError(DECEPTION)
+    except ValueError:
+        logging.getLogger("imagefs").exception("serving failed")
+    for handler in logging.getLogger().handlers:
+        handler.close()
     log = (tmp_path / "log").read_bytes()
     assert raw_characters(log) == []
     assert len(re.findall(rb"^\d{4}-", log, re.MULTILINE)) == 2
