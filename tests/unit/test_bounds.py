@@ -368,3 +368,9 @@ def test_limits_leave_room_for_real_images() -> None:
     assert resolving.MAX_ENTRIES >= 2_000_000
     assert math.isclose(paths.MAX_PATH_DEPTH, 4096 / 2)
     assert len(member_bytes(file("x"))) == 512
+
+
+def test_unit_tests_end_in_time(request: pytest.FixtureRequest) -> None:
+    marker = request.node.get_closest_marker("timeout")
+    assert marker is not None
+    assert marker.args == (60,)

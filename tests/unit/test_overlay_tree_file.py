@@ -20,6 +20,8 @@ from imagefs.overlay.tree import ROOT_INODE, InodeNumber, Tree
 from imagefs.overlay.tree_file import TREE_VERSION, TreeFile, encode
 from tests.support.layers import block, dir_, fifo, file, layer, link, sparse, symlink, whiteout
 
+pytestmark = pytest.mark.timeout(30)
+
 LOWER = layer(
     dir_("d", mode=0o750, uid=5),
     file("d/data", b"x" * 700, mtime_ns=-1, xattrs={"user.a": b"1"}),
