@@ -276,9 +276,7 @@ class _Union:
         self._check_size(way, entry)
         for name, _ in way:
             node = parent.children.get(name)
-            if not isinstance(node, _Directory):
-                if node is not None:
-                    self._folders.clear()
+            if not isinstance(node, _Directory):  # nothing, or a file, below which no folder was found before
                 node = parent.children[name] = self._implied_directory(entry)
             parent = node
         return parent

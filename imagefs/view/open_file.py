@@ -87,7 +87,7 @@ class OpenFile:
             elif whence == os.SEEK_DATA:
                 place = self._extents.next_data(offset)
             else:
-                place = min(self.size, self._extents.next_hole(offset))
+                place = self._extents.next_hole(offset)
         if place is None:
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
         return place
