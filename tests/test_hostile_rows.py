@@ -188,6 +188,25 @@ CASES: dict[str, tuple[str, ...]] = {
         "test_attributes_that_no_kernel_keeps_are_refused",
         "test_what_changed_is_told_in_the_order_of_diff_r",
     ),
+    "a few bytes that become gigabytes of memory": (
+        "test_a_path_has_a_bounded_depth",
+        "test_an_image_implies_a_bounded_number_of_directories",
+        "test_symlinks_among_parents_make_no_tree_deeper_than_a_path_may_be",
+        "test_an_image_has_a_bounded_number_of_entries",
+        "test_documents_have_a_bounded_number_of_bytes_together",
+        "test_items_of_a_docker_archive_with_the_same_content_are_one_image",
+    ),
+    "a few bytes that fill the disk": (
+        "test_a_bomb_is_refused_before_it_has_filled_the_disk",
+        "test_a_layer_of_zeros_is_stored_as_a_hole",
+        "test_the_reserve_stays_free",
+        "test_a_spool_is_bounded_by_what_an_archive_may_expand_to",
+    ),
+    "exabytes of holes": (
+        "test_a_copy_has_the_holes_of_the_file",
+        "test_an_export_has_the_holes_of_the_file",
+        "test_cp_and_tar_skip_holes",
+    ),
     "old and sparse formats": (
         "test_the_header_of_v7_has_no_prefix_and_no_device",
         "test_base_256_fields_are_read_with_their_sign",
