@@ -304,6 +304,17 @@ def test_unnamed_manifests_for_several_platforms_are_one_image(tool: Tool, tmp_p
     assert tool.loads(path) == [f"Loaded image ID: {sha256(ONE.config)}"]
 
 
+def test_a_name_of_docker_for_one_of_several_platforms_is_not_that_of_the_image(tool: Tool, tmp_path: Path) -> None:
+    arm = image([TOP], architecture="arm64")
+    descriptors = [
+        ONE.descriptor(platform={"os": "linux", "architecture": "amd64"}),
+        arm.descriptor(platform={"os": "linux", "architecture": "arm64"}),
+    ]
+    config = f"blobs/sha256/{sha256(ONE.config).removeprefix('sha256:')}"
+    files = layout([ONE, arm], descriptors) | {"manifest.json": dump([{"Config": config, "RepoTags": ["a:1"]}])}
+    assert tool.loads(as_folder(tmp_path, files)) == [f"Loaded image ID: {sha256(ONE.config)}"]
+
+
 def test_a_tag_that_moves_is_announced(tool: Tool, tmp_path: Path) -> None:
     tool.loads(as_tar(tmp_path, docker_archive(ONE, names=["docker.io/library/alpine:latest"])))
     other = image([BASE])

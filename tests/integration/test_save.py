@@ -1,13 +1,17 @@
 """``save``: what other tools make of it, and what they say an image's ID is."""
 
+import contextlib
 import hashlib
 import json
 import tarfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from imagefs.oci.reference import Reference
 from imagefs.store.store import Store
+from imagefs.transfer.save import FolderFiles, Saved, save
 from tests.support.commands import imagefs, needs, run
 from tests.support.images import add_image
 from tests.support.layers import dir_, file, layer, whiteout
@@ -120,3 +124,55 @@ def test_podman_loads_what_is_saved_under_the_same_id(store_path: Path, tmp_path
         listed = podman("images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").stdout.splitlines()
     known = ids(store_path)
     assert sorted(listed) == sorted(f"docker.io/library/{name} {known[name]}" for name in names)
+
+
+class Kept(dict[str, bytes]):
+    """Files in memory."""
+
+    def put(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
+        assert name not in self
+        self[name] = b"".join(chunks)
+        assert len(self[name]) == size
+
+
+def test_a_tag_names_an_image_only_where_no_other_has_it(store_path: Path) -> None:
+    files = Kept()
+    with Store.open(store_path) as store:
+        images = {name: store.image(name) for name in ("app:1", "app:2", "other:1")}
+        wanted = [Saved(one, (Reference.parse(name),)) for name, one in images.items()]
+        save(store, wanted, files, for_docker=False)
+    names = [
+        one["annotations"]["org.opencontainers.image.ref.name"] for one in json.loads(files["index.json"])["manifests"]
+    ]
+    assert names == ["app:1", "2", "other:1"]
+    assert "manifest.json" not in files
+
+
+def test_nothing_is_removed_from_the_store_while_it_is_saved(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = 0
+    keeping = Store.keeping
+
+    @contextlib.contextmanager
+    def counted(store: Store) -> Iterator[None]:
+        nonlocal depth
+        with keeping(store):
+            depth += 1
+            yield
+            depth -= 1
+
+    class Watching(Kept):
+        def put(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
+            assert depth == 1
+            super().put(name, size, chunks)
+
+    monkeypatch.setattr(Store, "keeping", counted)
+    with Store.open(store_path) as store:
+        save(store, [Saved(store.image("app:2"), ())], Watching(), for_docker=True)
+    assert depth == 0
+
+
+def test_a_file_of_a_folder_is_put_once(tmp_path: Path) -> None:
+    FolderFiles(tmp_path).put("a/b", 1, [b"x"])
+    with pytest.raises(FileExistsError):
+        FolderFiles(tmp_path).put("a/b", 1, [b"y"])
+    assert (tmp_path / "a/b").read_bytes() == b"x"

@@ -128,11 +128,12 @@ def attempt(name, function):
 """
 
 
-def confined(folder: Path, attempts: str) -> dict[str, object]:
+def confined(folder: Path, attempts: str, *, groups: list[int] | None = None) -> dict[str, object]:
     """Return what *attempts* put into ``results`` in a process that is confined to *folder*."""
     done = subprocess.run(
         [sys.executable, "-c", _CONFINED, _TRY + attempts, str(folder)],
         cwd=CHECKOUT,
+        extra_groups=groups,
         capture_output=True,
         text=True,
         check=False,
@@ -218,3 +219,16 @@ def test_a_folder_below_a_closed_one_stays_reachable(mode: int, kept: int) -> No
         closed.chmod(mode)
         results = confined(folder, _OWN_CAPABILITIES)
         assert results == {"permitted": kept, "read": None}
+
+
+@needs_root
+def test_root_keeps_no_groups_and_cannot_be_looked_into(tmp_path: Path) -> None:
+    look = """
+import ctypes
+results["dumpable"] = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+results["groups"] = os.getgroups()
+"""
+    assert confined(tmp_path, look)["dumpable"] == 0
+    with public_folder() as shared:
+        os.chown(shared, NOBODY, NOBODY)
+        assert confined(shared, look, groups=[4])["groups"] == []

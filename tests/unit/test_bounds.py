@@ -8,11 +8,12 @@ import hashlib
 import json
 import math
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from imagefs.errors import InvalidArchive, InvalidLayer, InvalidManifest
+from imagefs.errors import InvalidArchive, InvalidLayer, InvalidManifest, SizeMismatch
 from imagefs.layer import paths, sparse, tar
 from imagefs.layer.changeset import Changeset
 from imagefs.layer.paths import MAX_PATH_BYTES, MAX_PATH_DEPTH, clean
@@ -25,6 +26,7 @@ from imagefs.overlay.resolve import FREE_IMPLIED_DIRECTORIES, resolve
 from imagefs.overlay.tree import Tree
 from imagefs.transfer import docker_archive, members, selection
 from imagefs.transfer.docker_archive import DockerArchive
+from imagefs.transfer.layout import LayoutSource
 from imagefs.transfer.members import FolderMembers, TarMembers, read
 from imagefs.transfer.selection import BoundedDocuments, select_image
 from tests.support import built_images
@@ -245,6 +247,12 @@ def test_documents_have_a_bounded_number_of_bytes_together(monkeypatch: pytest.M
         assert documents.document(described(raw), limit_bytes=100, what="config") == raw
     with pytest.raises(InvalidManifest, match="more than 10 bytes together"):
         documents.document(described(one), limit_bytes=100, what="config")
+    embedded = replace(described(one), data=one)
+    documents = BoundedDocuments(Shelf())
+    for _ in range(2):
+        documents.document(embedded, limit_bytes=100, what="config")
+    with pytest.raises(InvalidManifest, match="more than 10 bytes together"):
+        documents.document(embedded, limit_bytes=100, what="config")
 
 
 def test_an_index_has_a_bounded_number_of_manifests_for_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,6 +367,66 @@ def test_old_images_have_a_bounded_number_of_bytes_of_json(tmp_path: Path, monke
     monkeypatch.setattr(docker_archive, "MAX_V1_BYTES", total - 1)
     with pytest.raises(InvalidArchive, match=f"more than {total - 1} bytes"):
         DockerArchive(FolderMembers(folder, label="a")).offers()
+
+
+def test_old_images_have_a_bounded_number_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = built_images.old_docker_archive([layer(file("a")), layer(file("b"))], repository="r", tag="t")
+    folder = built_images.write(tmp_path, files)
+    monkeypatch.setattr(docker_archive, "_MAX_LAYERS", 2)
+    assert len(DockerArchive(FolderMembers(folder, label="a")).offers()) == 1
+    monkeypatch.setattr(docker_archive, "_MAX_LAYERS", 1)
+    with pytest.raises(InvalidArchive, match="do not end"):
+        DockerArchive(FolderMembers(folder, label="a")).offers()
+
+
+def test_a_manifest_written_for_a_docker_archive_is_as_bounded_as_others(tmp_path: Path) -> None:
+    archive = docker(tmp_path, [{"Config": "c", "Layers": []}], c=b"{}")
+    (offer,) = archive.offers()
+    (one,) = offer.candidates
+    assert len(archive.document(one, limit_bytes=one.size, what="manifest")) == one.size
+    with pytest.raises(InvalidArchive, match=f"its manifest has more than {one.size - 1} bytes"):
+        archive.document(one, limit_bytes=one.size - 1, what="manifest")
+
+
+def test_a_layout_has_documents_of_bounded_size(tmp_path: Path) -> None:
+    one = built_images.image([], architecture="amd64")
+    source = LayoutSource(FolderMembers(built_images.write(tmp_path, built_images.layout([one], [])), label="a"))
+    root = Descriptor(built_images.OCI_MANIFEST, Digest.of(one.manifest), len(one.manifest))
+    assert source.document(root, limit_bytes=root.size, what="manifest") == one.manifest
+    with pytest.raises(SizeMismatch):
+        source.document(root, limit_bytes=root.size - 1, what="manifest")
+
+
+@pytest.mark.parametrize(("size", "is_refused"), [(64 << 10, False), ((64 << 10) + 1, True)])
+def test_the_mark_of_a_layout_has_a_bounded_size(tmp_path: Path, size: int, is_refused: bool) -> None:
+    (tmp_path / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}'.ljust(size))
+    if is_refused:
+        with pytest.raises(InvalidArchive, match="more than 65536 bytes"):
+            LayoutSource(FolderMembers(tmp_path, label="a"))
+    else:
+        LayoutSource(FolderMembers(tmp_path, label="a"))
+
+
+# ---- names and kinds in archives ----
+
+
+def test_a_member_with_holes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(layer(sparse_file("f", 100, [(10, b"x")])))
+    with path.open("rb") as opened, pytest.raises(InvalidArchive, match="stored with holes"):
+        read(TarMembers(opened.fileno(), label="a"), "f", limit_bytes=1000)
+
+
+def test_a_name_with_a_null_byte_is_no_member(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArchive, match="outside of the archive"):
+        docker(tmp_path, [{"Config": "c\0d", "Layers": []}]).offers()
+
+
+@pytest.mark.parametrize("id_", ["a" * 63, "a" * 65, "a" * 64 + "/../../x", "A" * 64, "a" * 64 + "\n"])
+def test_the_id_of_an_old_image_is_no_path(tmp_path: Path, id_: str) -> None:
+    built_images.write(tmp_path, {"repositories": json.dumps({"r": {"t": id_}}).encode()})
+    with pytest.raises(InvalidArchive, match="is no image ID"):
+        DockerArchive(FolderMembers(tmp_path, label="a")).offers()
 
 
 def test_limits_leave_room_for_real_images() -> None:

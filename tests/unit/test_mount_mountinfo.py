@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagefs.mount import mountinfo
-from imagefs.mount.mountinfo import Mount, MountIdentity, mount_at, parse
+from imagefs.mount.mountinfo import Mount, MountIdentity, mount_at, mount_with, parse
 
 TEXT = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
 40 22 0:40 / /mnt/a\040b\134c\012d\011\043 ro,nosuid shared:5 master:1 - fuse.imagefs /st\040ore,x ro,user_id=0
@@ -14,6 +14,8 @@ TEXT = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount
 43 22 0:43 / /mnt/bytes rw - fuse m\377 rw
 not a line at all
 44 22 0:44 / /mnt/short rw - ext4
+45 22 0:45 / /mnt/short rw - ext4 source
+x 22 0:46 / /mnt/x rw - ext4 source rw
 """
 
 
@@ -58,3 +60,13 @@ def test_of_several_mounts_at_one_place_the_last_is_seen(tmp_path: Path, monkeyp
     assert mount_at(Path("/mnt")) is None
     monkeypatch.setattr(mountinfo, "MOUNTINFO", tmp_path / "absent")
     assert mount_at(Path("/mnt/x")) is None
+
+
+def test_the_kernel_reuses_a_mount_id_so_the_device_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mountinfo").write_bytes(TEXT)
+    monkeypatch.setattr(mountinfo, "MOUNTINFO", tmp_path / "mountinfo")
+    mount = mount_with(MountIdentity(42, "0:42"))
+    assert mount is not None
+    assert mount.target == "/mnt/x"
+    assert mount_with(MountIdentity(42, "0:41")) is None
+    assert mount_with(MountIdentity(41, "0:42")) is None

@@ -262,3 +262,24 @@ def test_a_thread_does_only_what_it_may() -> None:
     thread.join()
     assert seen == [Duration.LONG]
     assert waiting.may(Duration.LONG), "limits are of one thread"
+
+
+def test_works_that_go_on_as_the_same_longer_work_keep_all_their_requests(server: FakeServer) -> None:
+    release = threading.Event()
+    begun = threading.Barrier(3)
+
+    def begin() -> None:
+        begun.wait(WAIT_S)
+        waiting.do("tree", lambda: _wait(release), Duration.LONG)
+
+    for node in (7, 8):
+        server.need(node, begin, Duration.BRIEF)
+    with served(server) as kernel:
+        for node in (7, 8):
+            kernel.ask(node, node)
+        begun.wait(WAIT_S)
+        server.done |= {7, 8}
+        kernel.ask(9, 3)
+        assert kernel.reply()[0] == 9
+        threading.Timer(0.2, release.set).start()
+        assert {kernel.reply() for _ in range(2)} == {(node, 0, b"node %d" % node) for node in (7, 8)}

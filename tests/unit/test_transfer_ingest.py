@@ -8,10 +8,11 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from imagefs.errors import ContentError, DigestMismatch, InvalidLayer, RegistryUnavailable
+from imagefs.errors import ContentError, DigestMismatch, DiskFull, InvalidLayer, RegistryUnavailable
 from imagefs.layer.index import decode, encode
 from imagefs.layer.tar import scan
 from imagefs.oci.config import parse_config
@@ -19,6 +20,7 @@ from imagefs.oci.descriptor import Descriptor
 from imagefs.oci.digest import DiffId, Digest, verified
 from imagefs.oci.manifest import Manifest, parse_manifest
 from imagefs.oci.reference import Reference
+from imagefs.store.content import LayerIngest
 from imagefs.store.store import Store
 from imagefs.transfer import layer_ingest
 from imagefs.transfer.image_ingest import ingest_image
@@ -292,3 +294,55 @@ def test_a_moved_tag_stays_where_it_was_when_the_new_image_fails(store: Store) -
         ingest_image(Shelf(bad), store, selected(bad), references=(NAME,), check=accept, reporter=quiet())
     assert store.image("x:1") == before
     assert store.has_layer(before.diff_ids[0])
+
+
+@pytest.mark.parametrize("cut", [1, 8])
+def test_a_blob_that_ends_before_its_checksum_is_refused_though_its_tar_is_whole(store: Store, cut: int) -> None:
+    with pytest.raises(InvalidLayer, match="the-layer"):
+        ingest(store, gzip.compress(LAYER)[:-cut], sha256(LAYER))
+    assert left_behind(store) == []
+
+
+def ingest_chunks(store: Store, chunks: Iterator[bytes], **options: Any) -> None:
+    with store.writing():
+        ingest_layer(
+            store,
+            chunks,
+            diff_id=DiffId(Digest.of(LAYER)),
+            **{"advance": lambda _: None, "proceed": lambda: None, **options},
+        )
+
+
+def test_a_broken_layer_without_end_is_read_on_up_to_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_ingest, "_DRAIN_LIMIT_BYTES", 10 << 10)
+    arrived: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(10_000):
+            yield b"\xff" * 1024
+
+    with pytest.raises(InvalidLayer):
+        ingest_chunks(store, chunks(), advance=arrived.append)
+    assert len(arrived) < 5000
+
+
+def test_a_layer_that_the_disk_has_no_room_for_is_not_begun(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived: list[int] = []
+    with pytest.raises(DiskFull):
+        ingest_chunks(store, pieces(LAYER), advance=arrived.append, size=1 << 60)
+    assert arrived == []
+
+
+def test_the_rest_of_a_blob_is_announced_to_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    announced: list[int] = []
+    monkeypatch.setattr(LayerIngest, "expect", lambda _self, left: announced.append(left))
+    ingest_chunks(store, pieces(LAYER, 1000), size=len(LAYER) - 1)
+    assert announced == [max(0, len(LAYER) - 1 - done) for done in (*range(1000, len(LAYER), 1000), len(LAYER))]
+
+
+def test_a_layer_counts_as_received_before_it_is_durable(store: Store) -> None:
+    is_there: list[bool] = []
+    diff_id = DiffId(Digest.of(LAYER))
+    ingest_chunks(store, pieces(LAYER), received=lambda: is_there.append(store.layer_path(diff_id).exists()))
+    assert is_there == [False]
+    assert store.layer_path(diff_id).exists()

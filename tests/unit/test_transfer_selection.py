@@ -182,3 +182,30 @@ def test_an_artifact_is_refused_with_its_kind() -> None:
     )
     with pytest.raises(UnsupportedMediaType, match="helm"):
         chosen(shelf(documents=(raw, config)), descriptor(raw, OCI_MANIFEST))
+
+
+@pytest.mark.parametrize(("below", "is_refused"), [(3, False), (4, True)])
+def test_indexes_nest_up_to_the_bound(below: int, is_refused: bool) -> None:
+    documents = [index([AMD64.descriptor(**platform("linux", "amd64"))])]
+    for _ in range(below):
+        inner = documents[-1]
+        documents.append(index([{"mediaType": OCI_INDEX, "digest": sha256(inner), "size": len(inner)}]))
+    source = shelf(AMD64, documents=tuple(documents))
+    if is_refused:
+        with pytest.raises(InvalidManifest, match="nests more than 4 levels"):
+            chosen(source, descriptor(documents[-1]), "linux/amd64")
+    else:
+        assert chosen(source, descriptor(documents[-1]), "linux/amd64").manifest.raw == AMD64.manifest
+
+
+@pytest.mark.parametrize(("count", "is_refused"), [(63, False), (64, True)])
+def test_an_index_leads_to_a_bounded_number_of_indexes(count: int, is_refused: bool) -> None:
+    entry = AMD64.descriptor(**platform("linux", "amd64"))
+    inner = [index([{**entry, "annotations": {"n": str(n)}}]) for n in range(count)]
+    outer = index([{"mediaType": OCI_INDEX, "digest": sha256(raw), "size": len(raw)} for raw in inner])
+    source = shelf(AMD64, documents=(outer, *inner))
+    if is_refused:
+        with pytest.raises(InvalidManifest, match="64 indexes"):
+            chosen(source, descriptor(outer), "linux/amd64")
+    else:
+        assert chosen(source, descriptor(outer), "linux/amd64").manifest.raw == AMD64.manifest

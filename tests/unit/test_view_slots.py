@@ -51,6 +51,10 @@ def test_the_journal_knows_a_number_before_anybody_does() -> None:
             slots.name(b"app")
         with pytest.raises(Full):
             slots.layer(LAYERS[0])
+        with pytest.raises(Full):
+            slots.binding(b"app/1", ONE, Stack(LAYERS))
+        with pytest.raises(Full):
+            slots.document(Document(ONE, 5))
 
 
 def test_a_successor_knows_a_layer_by_itself_from_an_image_of_only_that_layer() -> None:

@@ -14,7 +14,7 @@ from imagefs.view.symlinks import Seen, rewritten
 DIRECTORIES: dict[int, dict[bytes, int | bytes]] = {
     1: {b"usr": 2, b"etc": 3, b"lib": b"usr/lib", b"up": b"usr/lib/deep", b"abs": b"/usr/lib", b"loop": b"loop/x"},
     2: {b"lib": 4, b"bin": 5},
-    3: {b"escape": b"../../../etc"},
+    3: {b"escape": b"../../../etc", b"abs": b"/usr/lib"},
     4: {b"deep": 6},
     5: {},
     6: {},
@@ -47,6 +47,8 @@ def look(directory: int, name: bytes) -> Seen:
         ([1], b"up/../../..", b"up/../../.."),
         ([1], b"up/../../../..", b"."),
         ([1], b"abs/../../../etc", b"etc"),
+        # an absolute symlink in a directory below begins at the root, too
+        ([1], b"etc/abs/../../../x", b"x"),
         # what a symlink on the way does is rewritten in its own place
         ([1], b"etc/escape/../x", b"etc/escape/../x"),
         ([1], b"missing/../../x", b"x"),
@@ -121,3 +123,16 @@ def chrooted(root: Path, path: bytes, links: dict[bytes, bytes], folders: set[by
             at = []
         names += links[here].split(b"/")[::-1]
     return b"/".join(at) if b"/".join(at) in folders else None
+
+
+@pytest.mark.parametrize(("links", "shown"), [(40, b"x"), (41, b"s0/../x")])
+def test_as_many_symlinks_are_followed_as_linux_follows(links: int, shown: bytes) -> None:
+    """Behind the last of a chain of *links* symlinks is the root; after 40 steps the next name counts as a folder."""
+
+    def chain(_directory: int, name: bytes) -> Seen:
+        if name == b"x":
+            return Seen()
+        number = int(name[1:])
+        return Seen(target=b"s%d" % (number + 1) if number < links - 1 else b"/")
+
+    assert rewritten(b"s0/../x", [1], chain) == shown
