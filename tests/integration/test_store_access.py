@@ -356,3 +356,34 @@ def test_every_file_of_a_store_is_judged(tmp_path: Path) -> None:
         store.sweep()
     names = {str(entry.relative_to(path)) for entry in path.rglob("*") if entry.parent.name != "sha256"}
     assert names <= {*access._FOLDERS, *access._FILES, "secret"}
+
+
+def test_a_store_of_another_group_than_its_mark_names_is_refused(tmp_path: Path) -> None:
+    path = in_store(tmp_path)
+    path.chmod(0o2750)
+    group = path.stat().st_gid
+    top = os.open(path, os.O_RDONLY)
+    try:
+        assert access.check_access(top, path, group, trust=False)
+        with pytest.raises(StoreUnusable, match=f"chgrp -R {group + 1} "):
+            access.check_access(top, path, group + 1, trust=False)
+    finally:
+        os.close(top)
+
+
+@pytest.mark.parametrize("group", [None, os.getgid()])
+def test_a_store_is_closed_while_its_group_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int | None
+) -> None:
+    path = in_store(tmp_path)
+    access.share(path, os.getgid())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o2750
+    real, modes = access._give_file, set()
+
+    def give_file(folder: int, name: str, group: int | None, mode: int) -> None:
+        modes.add(stat.S_IMODE(path.stat().st_mode))
+        real(folder, name, group, mode)
+
+    monkeypatch.setattr(access, "_give_file", give_file)
+    access.share(path, group)
+    assert modes == {0o700}

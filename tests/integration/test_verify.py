@@ -3,12 +3,14 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from imagefs.check.verify import Finding, verify
 from imagefs.errors import FileDamaged, ImagefsError
+from imagefs.overlay.stored import Stack
 from imagefs.store.store import Store
 from imagefs.view.filesystem import Filesystem
 from tests.support.built_images import image
@@ -214,3 +216,46 @@ def test_what_came_from_a_registry_is_pulled_again(tmp_path: Path) -> None:
     assert done.returncode == 7
     assert "cannot reach registry" in done.stderr
     assert layers[0].read_bytes() == b"damaged", "what could not be replaced is as it was"
+
+
+@pytest.mark.parametrize("field", ["diff_ids", "created_ns", "platform"])
+def test_each_field_of_the_catalog_is_compared_with_the_config(good: Path, field: str) -> None:
+    with Store.open(good) as store:
+        image = store.image("app:1")
+        other = {"diff_ids": image.diff_ids[:1], "created_ns": 1, "platform": "linux/arm64"}
+        contradiction = replace(image, **{field: other[field]})  # type: ignore[arg-type]
+        findings = list(verify(store, [contradiction]))
+    assert ("damaged", "catalog", str(image.id)) in [(found.state, found.kind, found.name) for found in findings]
+
+
+@pytest.mark.parametrize("pattern", ["layers/sha256/*.index", "trees/sha256/*.tree"])
+def test_bytes_behind_the_end_are_damage(good: Path, tmp_path: Path, pattern: str) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(good, store)
+    path = next(store.glob(pattern))
+    path.write_bytes(path.read_bytes() + b"x")
+    assert [(finding.state, finding.name.endswith(path.stem)) for finding in found(store)] == [("damaged", True)]
+
+
+def test_a_damaged_tree_of_a_layer_by_itself_is_named_and_goes(good: Path, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(good, path)
+    with Store.open(path) as store:
+        diff_id = store.image("app:1").diff_ids[0]
+        lone = store.lone_tree_path(diff_id)
+        raw = b"".join(Stack((diff_id,), alone=True).computed(store))
+    lone.write_bytes(raw)
+    assert found(path) == []
+    lone.write_bytes(raw[:-1])
+    assert [(finding.state, finding.kind, finding.name) for finding in found(path)] == [("damaged", "tree", lone.stem)]
+    assert "1 mended, 0 left" in imagefs("--store", path, "verify", "--repair").stdout
+    assert not lone.exists()
+    assert found(path) == []
+
+
+def test_a_layer_that_is_gone_is_not_told_again_as_a_damaged_tree(good: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(good, store)
+    for path in store.glob("layers/sha256/*"):
+        path.unlink()
+    assert {(finding.state, finding.kind) for finding in found(store)} == {("missing", "layer")}

@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 
 from imagefs.check.verify import Finding, verify
+from imagefs.layer.tar import scan
 from imagefs.mount.holder import State, opened_store
-from imagefs.overlay.stored import store_tree
+from imagefs.oci.digest import DiffId, Digest
+from imagefs.overlay import tree_file
+from imagefs.overlay.attributes import NumberKey
+from imagefs.overlay.resolve import resolve
+from imagefs.overlay.stored import Stack, store_tree
 from imagefs.store.store import Store
 from imagefs.view.attributes import ROOT, NodeId
 from imagefs.view.filesystem import Filesystem
 from tests.support.images import add_image
+from tests.support.layers import Member, dir_, file, layer
 from tests.support.nasty import BASE, TOP
 from tests.support.viewed import snapshot_view
 
@@ -97,3 +103,39 @@ def test_a_process_that_takes_over_a_mount_computes_the_same_numbers(folder: Pat
         assert not one.secret().is_stored
         assert one.secret() == other.secret()
     assert state.substitute not in repr(state)
+
+
+ONE, OTHER = file("a", b"same"), file("b", b"same")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((dir_("", mode=0o755), ONE), (dir_("", mode=0o700), ONE)),  # seen in the row of the root alone
+        ((ONE, OTHER), (OTHER, ONE)),  # seen in the owners of names alone
+        ((ONE,), (ONE, OTHER)),
+        ((dir_("d"), ONE), (ONE,)),
+        ((ONE,), (dir_("d"), ONE)),
+    ],
+)
+def test_verify_compares_rows_and_owners_without_the_secret(
+    tmp_path: Path, before: tuple[Member, ...], after: tuple[Member, ...]
+) -> None:
+    path = tmp_path / "store"
+    raw = layer(*after)
+    with Store.open(path, create=True) as store:
+        image = add_image(store, [layer(*before)], "app:1")
+        stack = Stack(image.diff_ids)
+        stack.keep(store)
+        good = stack.path(store).read_bytes()
+        other = tree_file.encode(
+            resolve([scan([raw])]), [DiffId(Digest.of(raw))], stack=str(stack), key=NumberKey(b"k" * 32)
+        )
+    (path / "secret").rename(tmp_path / "secret")
+    (path / "secret").mkdir()
+    with Store.open(path) as store:
+        assert list(verify(store)) == []
+        stack.path(store).write_bytes(b"".join(other))
+        assert kinds(verify(store)) == {("damaged", "tree")}
+        stack.path(store).write_bytes(good)
+        assert list(verify(store)) == []

@@ -56,3 +56,9 @@ def test_they_come_back_from_bytes_and_half_a_run_does_not() -> None:
     assert extents[1:] == ((5, 1 << 40),)
     with pytest.raises(ValueError, match="half"):
         Extents.from_bytes(extents.to_bytes()[:-8])
+
+
+def test_data_and_holes_are_found_from_any_byte() -> None:
+    extents = Extents.of([(2, 3), (7, 1)])
+    assert [extents.next_data(offset) for offset in range(10)] == [2, 2, 2, 3, 4, 7, 7, 7, None, None]
+    assert [extents.next_hole(offset) for offset in range(10)] == [0, 1, 5, 5, 5, 5, 6, 8, 8, 9]

@@ -115,3 +115,48 @@ def test_numbers_that_lie_under_a_good_seal_are_noticed() -> None:
                 assert isinstance(decode(sealed(bytes(broken)), LAYER), Changeset)
             except LayerIndexDamaged:
                 pass
+
+
+RECORDS_AT, RECORD = 84, 116
+
+
+def one_entry() -> bytes:
+    """Return the unsealed index of one file, with an attribute, and of one whiteout."""
+    entry = Entry(b"f", stat.S_IFREG, 0, 0, 0, 5, b"", False, (0, 0), ((b"user.a", b"v"),), 512, None, b"1" * 32)
+    return encode(Changeset((entry,), frozenset([b"gone"]), frozenset()), LAYER)[:-32]
+
+
+def test_bytes_behind_the_paths_are_damage_under_a_good_seal() -> None:
+    assert decode(sealed(one_entry()), LAYER).whiteouts == {b"gone"}
+    with pytest.raises(LayerIndexDamaged, match="should end"):
+        decode(sealed(one_entry() + b"x"), LAYER)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_marker_that_is_longer_or_shorter_than_its_path_is_damage(change: int) -> None:
+    raw = bytearray(one_entry())
+    marker_at = RECORDS_AT + RECORD
+    struct.pack_into("<I", raw, marker_at, len(b"gone") + change)
+    with pytest.raises(LayerIndexDamaged, match="less or more"):
+        decode(sealed(bytes(raw)), LAYER)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_an_attribute_that_is_longer_or_shorter_than_its_place_is_damage(change: int) -> None:
+    raw = bytearray(one_entry())
+    value_length_at = RECORDS_AT + RECORD + 4 + len(b"f") + 4
+    assert struct.unpack_from("<I", raw, value_length_at) == (1,)
+    struct.pack_into("<I", raw, value_length_at, 1 + change)
+    changeset = decode(sealed(bytes(raw)), LAYER)
+    with pytest.raises(LayerIndexDamaged, match="attributes"):
+        tuple(changeset.entries)
+
+
+def test_an_index_that_is_cut_after_it_was_opened_is_damaged() -> None:
+    changeset = scan([layer(file("a"), file("name"))])
+    raw = bytearray(encode(changeset, LAYER))
+    entries = index.read_changeset(lambda size, offset: bytes(raw[offset : offset + size]), len(raw), LAYER).entries
+    assert tuple(entries) == tuple(changeset.entries)
+    del raw[RECORDS_AT + 2 * RECORD + len(b"an") :]
+    with pytest.raises(LayerIndexDamaged, match="more than it holds"):
+        tuple(entries)

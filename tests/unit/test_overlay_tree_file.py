@@ -3,11 +3,13 @@
 import os
 import stat
 import struct
+from zlib import crc32
 
 import pytest
 
 from imagefs.errors import TreeDamaged
 from imagefs.layer.changeset import Changeset
+from imagefs.layer.index import INDEX_VERSION
 from imagefs.layer.tar import scan
 from imagefs.oci.digest import DiffId, Digest
 from imagefs.overlay import attributes as identity
@@ -314,3 +316,75 @@ def test_every_flipped_byte_of_a_paged_listing_is_noticed() -> None:
         except TreeDamaged:
             continue
         assert shown_now == expected  # padding between pages
+
+
+TRAILER_BYTES = 8 * 3 + 32 + 16 + 4 + 4 + 8 + 4
+
+
+def test_every_flipped_bit_of_the_trailer_is_noticed_on_opening() -> None:
+    raw = encoded(LOWER)
+    tree = reader(raw)
+    # The trailer follows the rows, which follow the listings.
+    rows_at = struct.unpack_from("<Q", raw, len(raw) - TRAILER_BYTES + 16)[0]
+    assert struct.unpack_from("<QQ", raw, len(raw) - TRAILER_BYTES) == (tree.inodes, tree.rows)
+    assert rows_at < len(raw) - TRAILER_BYTES
+    for at in range(len(raw) - TRAILER_BYTES, len(raw)):
+        for bit in range(8):
+            broken = bytearray(raw)
+            broken[at] ^= 1 << bit
+            with pytest.raises(TreeDamaged):
+                reader(bytes(broken))
+
+
+def test_a_tree_made_of_indexes_of_another_version_is_outdated() -> None:
+    trailer = bytearray(encoded(LOWER)[-TRAILER_BYTES:-4])
+    assert struct.unpack_from("<II", trailer, len(trailer) - 16) == (TREE_VERSION, INDEX_VERSION)
+    struct.pack_into("<I", trailer, len(trailer) - 12, INDEX_VERSION + 1)
+    raw = encoded(LOWER)[:-TRAILER_BYTES] + trailer + crc32(trailer).to_bytes(4, "little")
+    with pytest.raises(TreeDamaged) as caught:
+        reader(raw)
+    assert caught.value.is_outdated
+
+
+@pytest.mark.parametrize("surplus", [b"\0", bytes(8), bytes(4096)])
+def test_a_tree_with_bytes_before_its_beginning_is_damaged(surplus: bytes) -> None:
+    with pytest.raises(TreeDamaged, match="add up"):
+        reader(surplus + encoded(LOWER))
+
+
+def test_every_flipped_byte_of_a_table_of_pages_is_noticed() -> None:
+    raw = encoded(layer(*(file(b"%d" % number) for number in range(400))))
+    row = reader(raw).row(ROOT_INDEX)
+    pages = -(-row.records // 128)
+    assert pages == 4
+    end = row.listing_at + row.listing_bytes
+    for at in range(end - pages * 16, end):
+        damaged = bytearray(raw)
+        damaged[at] ^= 1
+        for page in range(pages):
+            with pytest.raises(TreeDamaged):
+                reader(bytes(damaged)).page(ROOT_INDEX, page)
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(0, 0), (1, 1), (511, 1), (512, 1), (513, 2)])
+def test_part_of_a_block_takes_a_block(size: int, blocks: int) -> None:
+    (entry,) = scan([layer(file("f", b"x" * size))]).entries
+    assert identity.attributes(entry, ino=1, nlink=1).blocks == blocks
+
+
+def test_no_number_is_one_of_those_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = [bytes([number]) * 32 for number in range(200)]
+    monkeypatch.setattr(identity, "RESERVED_NUMBERS", 1 << 63)
+    assert all(KEY.number(digest) >= 1 << 63 for digest in digests)
+    number = KEY.number(digests[0])
+    monkeypatch.setattr(identity, "RESERVED_NUMBERS", number)
+    assert KEY.number(digests[0]) == number
+    monkeypatch.setattr(identity, "RESERVED_NUMBERS", number + 1)
+    assert KEY.number(digests[0]) != number
+
+
+def test_one_tree_at_two_paths_has_roots_of_two_numbers() -> None:
+    digest = bytes(32)
+    assert KEY.root_number(digest, b"app/1") != KEY.root_number(digest, b"app/2")
+    assert KEY.root_number(digest, b"app/1") != KEY.root_number(b"1" * 32, b"app/1")
+    assert KEY.root_number(digest, b"app/1") == KEY.root_number(digest, b"app/1")

@@ -12,6 +12,7 @@ import pytest
 
 from imagefs.errors import ImageInUse, ImageNotFound, StoreUnusable
 from imagefs.oci.digest import DiffId, Digest
+from imagefs.store.content import open_file
 from imagefs.store.mounts import MountRecord
 from imagefs.store.removal import remove
 from imagefs.store.store import Store
@@ -326,3 +327,12 @@ def test_what_a_live_writer_is_at_is_not_taken_for_stale(store: Store) -> None:
         ingest.commit(DiffId(Digest.of(TWO)), b"index")
     assert store.has_layer(DiffId(Digest.of(TWO)))
     assert not store.has_layer(image.diff_ids[0])
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_what_is_no_regular_file_is_no_content(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "blobs/sha256" / ("0" * 64)
+    path.parent.mkdir(parents=True)
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(FileNotFoundError):
+        open_file(path)

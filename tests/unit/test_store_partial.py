@@ -95,3 +95,11 @@ def test_what_is_old_goes_but_nothing_that_is_new_held_or_not_ours(
     assert partials.remove_old() > 0
     assert {path.name for path in folder.iterdir()} == {"notes.txt", f"sha256-{new.hex}", f"sha256-{DIGEST.hex}"}
     assert (partials.size(old), partials.size(new)) == (0, 1)
+
+
+def test_a_symlink_in_place_of_a_download_is_not_followed(partials: Partials, folder: Path, tmp_path: Path) -> None:
+    folder.mkdir()
+    (folder / f"{DIGEST.algorithm}-{DIGEST.hex}").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="symbolic links"):
+        partials.claim(DIGEST)
+    assert not (tmp_path / "target").exists()

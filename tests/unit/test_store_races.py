@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imagefs.oci.digest import Digest
-from imagefs.store.content import locked_temporary
+from imagefs.store.content import Ingest, locked_temporary
 from imagefs.store.partial import Partial, Partials
 
 BLOB = Digest.of(b"blob")
@@ -95,3 +95,19 @@ def test_no_descriptor_is_left_open_by_a_lost_race(tmp_path: Path, monkeypatch: 
     before_the_first_lock(monkeypatch, holder.discard)
     partials.drop(BLOB)
     assert not [name for name in open_files() if str(tmp_path) in name]
+
+
+@pytest.mark.parametrize("kind", ["ingest", "partial"])
+def test_a_name_goes_before_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    discard = Ingest(tmp_path).discard if kind == "ingest" else claimed(Partials(tmp_path)).discard
+    (path,) = tmp_path.iterdir()
+    real = os.close
+    present: list[bool] = []
+
+    def close(descriptor: int) -> None:
+        present.append(path.exists())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "close", close)
+    discard()
+    assert present == [False]
