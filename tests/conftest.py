@@ -42,12 +42,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_handlers_left() -> Iterator[None]:
-    """Take from the root logger what a command in this process gave it: the stream that it writes to is closed then."""
+def root_logger() -> Iterator[None]:
+    """Leave the root logger as it was: a command in this process adds a handler whose stream is closed later."""
     root = logging.getLogger()
-    level, before = root.level, set(root.handlers)
+    handlers, level = root.handlers[:], root.level
     yield
-    for handler in set(root.handlers) - before:
-        if not type(handler).__module__.startswith("_pytest."):
-            root.removeHandler(handler)
+    root.handlers[:] = handlers
     root.setLevel(level)

@@ -18,8 +18,9 @@ from imagefs.view.tree import looked_at
 class LayerShare:
     """One layer: in both images, only in the old, or only in the new one.
 
-    *adds* counts the bytes of files that it puts there, in place of others or not; *frees* the bytes of files of lower
-    layers that are no more to be seen, be they hidden or replaced.  Both are 0 for a layer of both images.
+    *adds* counts the bytes of files that are new in it or have new content; *frees* the bytes of files of lower layers
+    that it hides or replaces by those.  A file of which only metadata changes counts in neither.  Both are 0 for a
+    layer of both images.
     """
 
     where: Literal["both", "old", "new"]

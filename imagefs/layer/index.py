@@ -16,8 +16,8 @@ The layout, all numbers little-endian and without padding:
     seal         SHA-256 of everything before it
 
 A record holds where in the heap its entry's part begins, its own CRC-32 and that of its part: one entry can be read,
-and trusted, without the rest.  Parts follow each other without gaps, which `decode` checks, so that no two records
-claim the same bytes.
+and trusted, without the rest.  Parts follow each other without gaps, so that no two records claim the same bytes;
+`decode` checks that within each block of records that it reads at once.
 """
 
 import hashlib

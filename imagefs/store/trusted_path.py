@@ -83,14 +83,10 @@ def open_parent(path: str | os.PathLike[str], judge: Judge) -> tuple[int, str]:
                     return folder, name
             finally:
                 os.close(inner)
-    except PathUnsafe:
+    except BaseException as error:
         os.close(folder)
-        raise
-    except OSError as error:
-        os.close(folder)
-        raise type(error)(error.errno, error.strerror, text) from None
-    except BaseException:
-        os.close(folder)
+        if isinstance(error, OSError) and not isinstance(error, PathUnsafe):
+            raise type(error)(error.errno, error.strerror, text) from None
         raise
 
 

@@ -36,20 +36,7 @@ def load(
     Raises: UsageError, where *wanted* has a tag and there are several images; ContentError, NoMatchingPlatform,
     OSError.  Images loaded before the failing one stay.
     """
-    documents = BoundedDocuments(source)
-    refusals: list[UnsupportedMediaType] = []
-    offers: list[Offer] = []
-    for offer in source.offers():
-        try:
-            # The result is not kept: parsed documents take many times their size.
-            select_image(documents, offer.candidates, platform=platform)
-            offers.append(offer)
-        except UnsupportedMediaType as error:
-            refusals.append(error)
-    if not offers:
-        raise refusals[0] if refusals else UsageError(f"there is no image in {printable(source.label)}")
-    for refusal in refusals:
-        reporter.warn(f"left out: {refusal}")
+    offers = _loadable(source, platform, reporter)
     if wanted is not None and wanted.tag is not None and len(offers) > 1:
         raise UsageError(
             f"{printable(source.label)} holds {len(offers)} images, which cannot all be {wanted.familiar};"
@@ -84,6 +71,25 @@ def load(
         if not naming.references:
             reporter.result(f"Loaded image ID: {image.id}")
     return tuple(images)
+
+
+def _loadable(source: ArchiveSource, platform: Platform | None, reporter: Reporter) -> list[Offer]:
+    """Return the offers of *source* that are images, at least one, and warn of the others."""
+    documents = BoundedDocuments(source)
+    refusals: list[UnsupportedMediaType] = []
+    offers: list[Offer] = []
+    for offer in source.offers():
+        try:
+            # The result is not kept: parsed documents take many times their size.
+            select_image(documents, offer.candidates, platform=platform)
+            offers.append(offer)
+        except UnsupportedMediaType as error:
+            refusals.append(error)
+    if not offers:
+        raise refusals[0] if refusals else UsageError(f"there is no image in {printable(source.label)}")
+    for refusal in refusals:
+        reporter.warn(f"left out: {refusal}")
+    return offers
 
 
 def _called(references: tuple[Reference, ...], selected: Selected) -> str:

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,16 +102,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = imagefs("--store", folder / "store", "load", "--name", "app", deceptive_layout(folder / "layout"))
     assert raw_characters((done.stdout + done.stderr).encode("utf-8", "surrogateescape")) == []
     return folder / "store"
-
-
-@pytest.fixture(autouse=True)
-def root_logger() -> Iterator[None]:
-    """Leave the root logger as it was: a command that runs in this process sets its handlers and level."""
-    logger = logging.getLogger()
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 def _error(handler: Handler) -> bool:
